@@ -1,0 +1,79 @@
+"""Every default and every environment variable of ragpack, in one place.
+
+| variable | meaning | default |
+|---|---|---|
+| ``RAGPACK_STORE`` | store URL | ``lmdb://`` below the cache folder |
+| ``RAGPACK_NAMESPACE`` | tenant wall | ``default`` |
+| ``RAGPACK_SECRET`` | key of the frames' authentication tag | none: checksum only |
+| ``RAGPACK_HOME`` | folder for converted models and the embedded store | ``~/.cache/ragpack`` |
+| ``RAGPACK_BYPASS`` | 1: pass every context on uncompressed | 0 |
+| ``RAGPACK_PLUGINS`` | names of foreign plug-ins that may load, comma-separated | all |
+| ``RAGPACK_DOWNLOAD`` | 1: models may be fetched from the hub | 0 |
+"""
+
+import os
+from pathlib import Path
+
+__all__ = [
+    "DEFAULT_DECODER",
+    "DEFAULT_ENCODER",
+    "DEFAULT_METHOD",
+    "allowed_plugins",
+    "bypass",
+    "downloads_allowed",
+    "home",
+    "namespace",
+    "secret",
+    "store_url",
+]
+
+DEFAULT_METHOD = "recomp-extractive"
+DEFAULT_ENCODER = "all-minilm-l6-v2"
+DEFAULT_DECODER = "smollm2-135m-instruct"
+_TRUE = {"1", "true", "yes", "on"}
+
+
+def _flag(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() in _TRUE
+
+
+def home() -> Path:
+    """The folder that holds converted models and the embedded store."""
+    if chosen := os.environ.get("RAGPACK_HOME"):
+        return Path(chosen)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "ragpack"
+
+
+def store_url() -> str:
+    """Where artifacts are kept unless a store is named."""
+    return os.environ.get("RAGPACK_STORE") or f"lmdb://{home() / 'store'}"
+
+
+def namespace() -> str:
+    """The tenant wall unless one is named."""
+    return os.environ.get("RAGPACK_NAMESPACE") or "default"
+
+
+def secret() -> bytes | None:
+    """Key of the authentication tag on stored frames; None means a plain checksum."""
+    value = os.environ.get("RAGPACK_SECRET")
+    return value.encode() if value else None
+
+
+def bypass() -> bool:
+    """Whether compression is switched off for every request."""
+    return _flag("RAGPACK_BYPASS")
+
+
+def downloads_allowed() -> bool:
+    """Whether a model may be fetched from the hub."""
+    return _flag("RAGPACK_DOWNLOAD")
+
+
+def allowed_plugins() -> frozenset[str] | None:
+    """Names of foreign plug-ins that may load; None means all."""
+    value = os.environ.get("RAGPACK_PLUGINS")
+    if value is None:
+        return None
+    return frozenset(name.strip() for name in value.split(",") if name.strip())
