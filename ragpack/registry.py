@@ -84,7 +84,7 @@ def missing_extra(error: ModuleNotFoundError, wanted_by: str) -> MissingExtraErr
 
 
 def open_store(url: str) -> CacheStore:
-    """The store behind a URL: ``memory://``, ``lmdb:///folder``, ``redis://host:6379/0`` …
+    """Open a store by URL: ``memory://``, ``lmdb:///folder``, ``redis://host:6379/0`` and so on.
 
     Raises:
         ConfigError: the URL has no scheme.

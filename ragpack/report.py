@@ -38,7 +38,8 @@ class PassageReport:
     """What happened to one passage.
 
     ``tokens_in`` and ``tokens_out`` count the passage on its own, title included, with the
-    decoder's tokenizer. ``reason`` says why a passage was dropped, fell back or missed, in a few words.
+    decoder's tokenizer. ``reason`` says in a few words why a passage was dropped, fell back or
+    missed.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: a real Redis server, an isolated home, the repository's data."""
+"""Fixtures that every test may use: a real Redis server, a home for models, the shared data."""
 
 import os
 import shutil
