@@ -1,0 +1,110 @@
+"""The account of a request: what became of each passage, in tokens, with the reason."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from ragpack.budget import Draft, is_empty
+from ragpack.cache import Lookup
+from ragpack.protocols import TokenCounter
+from ragpack.report import PassageReport
+from ragpack.types import Artifact, Passage, Segment, TextArtifact, render
+
+__all__ = ["Outcome", "Tokens", "account"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A passage, where its artifact came from, and what the method chose of it (None: all)."""
+
+    passage: Passage
+    look: Lookup
+    choice: Artifact | None
+
+    @property
+    def draft(self) -> Draft:
+        """What the budget sees: spans for text, the whole passage for anything else."""
+        choice = self.choice if isinstance(self.choice, TextArtifact) else None
+        return Draft(self.passage, choice)
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether the text is passed on because something failed."""
+        return self.choice is None and self.look.result != "bypassed"
+
+    def carry(self, segment: Segment) -> Segment:
+        """``segment`` with the soft tokens or KV that the method chose."""
+        if self.choice is None or isinstance(self.choice, TextArtifact):
+            return segment
+        return replace(segment, artifact=self.choice)
+
+    def reason(self, segment: Segment) -> str:
+        """Why the passage was dropped, fell back or missed; empty for a plain hit."""
+        if is_empty(segment):
+            return self._dropped()
+        return self.look.reason
+
+    def _dropped(self) -> str:
+        if not self.passage.text.strip():
+            return "empty"
+        choice = self.choice
+        if isinstance(choice, TextArtifact) and not choice.spans and not choice.text:
+            return "nothing relevant"
+        return "budget"
+
+
+class Tokens(NamedTuple):
+    """Tokens of the whole context, before and after packing."""
+
+    before: int
+    after: int
+
+
+def account(
+    passages: Sequence[Passage],
+    outcomes: Sequence[Outcome],
+    segments: Sequence[Segment],
+    counter: TokenCounter,
+) -> tuple[tuple[PassageReport, ...], Tokens]:
+    """One row for each of ``passages``, in order, and the tokens of the whole context.
+
+    ``outcomes`` and ``segments`` stand for the same passages, or for those without their twins.
+    """
+    kept = [segment for segment in segments if not is_empty(segment)]
+    plain = "\n\n".join(passage.full_text for passage in passages)
+    texts = [plain, render(kept)]
+    texts += [outcome.passage.full_text for outcome in outcomes]
+    texts += ["" if is_empty(segment) else segment.text for segment in segments]
+    counts = counter.count(texts)
+    before, after = counts[2 : 2 + len(outcomes)], counts[2 + len(outcomes) :]
+    rows = [
+        PassageReport(
+            id=outcome.passage.id,
+            kept=segment.spans,
+            tokens_in=before[i],
+            tokens_out=after[i],
+            cache=outcome.look.result,
+            reason=outcome.reason(segment),
+        )
+        for i, (outcome, segment) in enumerate(zip(outcomes, segments, strict=True))
+    ]
+    if len(rows) < len(passages):
+        rows = _with_twins(passages, outcomes, rows)
+    return tuple(rows), Tokens(counts[0], counts[1])
+
+
+def _with_twins(
+    passages: Sequence[Passage], outcomes: Sequence[Outcome], rows: Sequence[PassageReport]
+) -> list[PassageReport]:
+    """``rows`` with one more for each passage whose text another one already carries."""
+    by_digest = {o.passage.digest: row for o, row in zip(outcomes, rows, strict=True)}
+    seen: set[str] = set()
+    lines = []
+    for passage in passages:
+        row = by_digest[passage.digest]
+        if passage.digest in seen:
+            reason = f"duplicate of {row.id}"
+            row = replace(row, id=passage.id, kept=(), tokens_out=0, reason=reason)
+        seen.add(passage.digest)
+        lines.append(row)
+    return lines

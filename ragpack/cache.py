@@ -1,0 +1,228 @@
+"""Artifacts by passage: from the store where they are, computed once where they are not.
+
+Nothing here makes a request fail: a store that is away, an entry that fails a check or a method
+that breaks on one passage is reported for that passage, with its reason.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, replace
+
+from ragpack.codec import decode_frame, encode_frame
+from ragpack.deadline import Deadline
+from ragpack.errors import CacheUnavailable, CompressionError, CompressionTimeout, CorruptEntry
+from ragpack.flight import SingleFlight
+from ragpack.keys import CacheKey, make_key
+from ragpack.protocols import Buffer, CacheStore, Compressor
+from ragpack.report import CacheResult
+from ragpack.types import Artifact, Passage
+
+__all__ = ["ArtifactCache", "Lookup"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """An artifact and where it came from; ``artifact`` is None where ``error`` says why."""
+
+    artifact: Artifact | None
+    result: CacheResult
+    reason: str = ""
+    error: Exception | None = None
+
+
+class ArtifactCache:
+    """One method's artifacts in one namespace of a store.
+
+    Equal passages asked for at the same time are computed once. What is computed is stored by a
+    background thread; :meth:`flush` waits for it. ``counts`` adds up every result, and every reason
+    of a failure, over the life of the object.
+    """
+
+    def __init__(
+        self,
+        compressor: Compressor,
+        store: CacheStore,
+        *,
+        namespace: str,
+        secret: bytes | None = None,
+        ttl: float | None = None,
+    ) -> None:
+        self.compressor = compressor
+        self.store = store
+        self.namespace = namespace
+        self.counts: Counter[str] = Counter()
+        self._secret = secret
+        self._ttl = ttl
+        self._flights: SingleFlight[CacheKey, Artifact] = SingleFlight()
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+        self._readers = ThreadPoolExecutor(4, thread_name_prefix="ragpack-read")
+        self._workers = ThreadPoolExecutor(1, thread_name_prefix="ragpack-compress")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ragpack-write")
+        self._writes: set[Future[None]] = set()
+
+    def keys(self, passages: Sequence[Passage], query: str | None = None) -> list[CacheKey]:
+        """The key of each passage's artifact; the query counts only for query-aware methods."""
+        method = self.compressor
+        asked = query if method.query_aware else None
+        fingerprint = method.fingerprint
+        return [make_key(self.namespace, method.kind, fingerprint, p, asked) for p in passages]
+
+    def fetch(
+        self, passages: Sequence[Passage], query: str | None, deadline: Deadline | None = None
+    ) -> list[Lookup]:
+        """One lookup for each passage, in order; never raises for a passage or the store."""
+        deadline = deadline or Deadline(None)
+        keys = self.keys(passages, query)
+        looked = self._read(keys, deadline)
+        missing = [i for i, look in enumerate(looked) if look.artifact is None]
+        wanted = {keys[i]: passages[i] for i in missing}
+        computed = self._compute(wanted, query, deadline)
+        for i in missing:
+            made = computed[keys[i]]
+            reason = made.reason or looked[i].reason
+            looked[i] = replace(made, result=looked[i].result, reason=reason)
+        with self._lock:
+            self.counts.update(look.result for look in looked)
+            self.counts.update(look.reason for look in looked if look.reason)
+        return looked
+
+    def contains(self, passages: Sequence[Passage], query: str | None = None) -> list[bool]:
+        """Whether each artifact is in the store, unchecked.
+
+        Raises:
+            CacheUnavailable: the store does not answer.
+        """
+        return self.store.contains_many([str(key) for key in self.keys(passages, query)])
+
+    def flush(self) -> None:
+        """Wait until everything computed so far is stored, or has failed to be."""
+        with self._lock:
+            writes = list(self._writes)
+        for write in writes:
+            write.result()
+
+    def warn_once(self, reason: str, error: Exception) -> None:
+        """Log a kind of failure the first time it happens."""
+        with self._lock:
+            first = reason not in self._warned
+            self._warned.add(reason)
+        if first:
+            _log.warning("%s (said once, then only counted): %s", reason, error)
+
+    def close(self) -> None:
+        """Finish what is under way and stop the threads; the store stays open."""
+        self._workers.shutdown()
+        self._writer.shutdown()
+        self._readers.shutdown(wait=False)
+
+    # Reading
+
+    def _read(self, keys: Sequence[CacheKey], deadline: Deadline) -> list[Lookup]:
+        if not self.compressor.cached:
+            return [Lookup(None, "uncached")] * len(keys)
+        try:
+            values = deadline.run(self._readers, self.store.get_many, [str(key) for key in keys])
+        except (CacheUnavailable, CompressionTimeout) as error:
+            self.warn_once("store unavailable", error)
+            return [Lookup(None, "unavailable", "store unavailable")] * len(keys)
+        return [self._decode(key, value) for key, value in zip(keys, values, strict=True)]
+
+    def _decode(self, key: CacheKey, value: Buffer | None) -> Lookup:
+        if value is None:
+            return Lookup(None, "miss")
+        try:
+            return Lookup(decode_frame(key, value, self._secret), "hit")
+        except CorruptEntry as error:
+            reason = f"entry rejected: {error.reason}"
+            self.warn_once(reason, error)
+            self._delete(key)
+            return Lookup(None, "rejected", reason)
+
+    def _delete(self, key: CacheKey) -> None:
+        try:
+            self.store.delete_many([str(key)])
+        except CacheUnavailable as error:
+            self.warn_once("store unavailable", error)
+
+    # Computing
+
+    def _compute(
+        self, wanted: Mapping[CacheKey, Passage], query: str | None, deadline: Deadline
+    ) -> dict[CacheKey, Lookup]:
+        """Compute what no other thread is computing, and wait for the rest."""
+        flights, own = self._flights.join(list(wanted))
+        work = {key: wanted[key] for key in own}
+        if work and deadline.endless:
+            self._fly(work, query)
+        elif work:  # goes on behind the deadline, so that the next request finds it
+            self._workers.submit(self._fly, work, query)
+        landed = [self._await(flight, deadline) for flight in flights]
+        return dict(zip(wanted, landed, strict=True))
+
+    def _fly(self, work: Mapping[CacheKey, Passage], query: str | None) -> None:
+        """Compute ``work`` and land every flight of it, whatever happens."""
+        try:
+            self._attempt(work, query)
+        except BaseException as error:  # Ctrl-C here must not leave other threads waiting
+            for key in work:
+                self._flights.land(key, CompressionError(f"interrupted by {type(error).__name__}"))
+            raise
+
+    def _attempt(self, work: Mapping[CacheKey, Passage], query: str | None) -> None:
+        """Compress as a batch; a failing batch is halved, so that one passage spoils no other."""
+        try:
+            made = self.compressor.compress(list(work.values()), query)
+            fresh = dict(zip(work, made, strict=True))
+        except Exception as error:  # a method may break in any way; the request must not
+            keys = list(work)
+            if len(keys) == 1:
+                self._flights.land(keys[0], error)
+                return
+            middle = len(keys) // 2
+            for half in (keys[:middle], keys[middle:]):
+                self._attempt({key: work[key] for key in half}, query)
+            return
+        for key, artifact in fresh.items():
+            self._flights.land(key, artifact)
+        self._write_behind(fresh)
+
+    def _await(self, flight: Future[Artifact], deadline: Deadline) -> Lookup:
+        try:
+            return Lookup(flight.result(deadline.left()), "miss")
+        except FutureTimeout:
+            late = CompressionTimeout(f"not compressed within {deadline.milliseconds:g} ms")
+            return Lookup(None, "miss", "deadline", late)
+        except Exception as error:  # reported with its passage; raised only in strict mode
+            reason = type(error).__name__
+            self.warn_once(reason, error)
+            return Lookup(None, "miss", reason, error)
+
+    # Writing
+
+    def _write_behind(self, fresh: Mapping[CacheKey, Artifact]) -> None:
+        if not self.compressor.cached:
+            return
+        with self._lock:
+            write = self._writer.submit(self._write, fresh)
+            self._writes.add(write)
+        write.add_done_callback(self._written)
+
+    def _written(self, write: Future[None]) -> None:
+        with self._lock:
+            self._writes.discard(write)
+
+    def _write(self, fresh: Mapping[CacheKey, Artifact]) -> None:
+        try:
+            entries = {str(k): encode_frame(k, a, self._secret) for k, a in fresh.items()}
+            self.store.put_many(entries, self._ttl)
+        except Exception as error:  # in the background: counted and said, never raised
+            with self._lock:
+                self.counts["write failed"] += len(fresh)
+            self.warn_once("write failed", error)

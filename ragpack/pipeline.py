@@ -1,0 +1,253 @@
+"""The engine: passages in, packed context out, in one call that does not fail.
+
+query, passages ─► dedup ─► store or compressor ─► select ─► budget ─► PackedContext
+"""
+
+import asyncio
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from inspect import signature
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ragpack import config, registry
+from ragpack.account import Outcome, account
+from ragpack.budget import assemble, fit, is_empty
+from ragpack.cache import ArtifactCache, Lookup
+from ragpack.deadline import Deadline
+from ragpack.errors import BudgetError, ConfigError
+from ragpack.models import load_token_counter
+from ragpack.protocols import CacheStore, Compressor, TokenCounter
+from ragpack.report import PackedContext, PackReport, StageTimer
+from ragpack.types import Passage
+
+__all__ = ["ContextPacker", "make_compressor"]
+
+
+class ContextPacker:
+    """Packs retrieved passages into the least a decoder needs.
+
+    A failure of the method or the store costs compression, never the request: the passage is passed
+    on as it is, counted in the report, and said once in the log. ``strict`` raises instead.
+
+    Args:
+        method: a method's name (``ragpack.registry.names("compressors")``) or a compressor.
+        store: a store URL or a store; the embedded one by default.
+        budget: most tokens of the packed context; None for no limit.
+        tokenizer: the decoder's name or path, whose tokenizer counts the tokens.
+        deadline_ms: milliseconds after which passages not yet compressed are passed on as they are.
+        strict: raise errors instead of falling back.
+        namespace: tenant wall; entries of one are invisible to another.
+        secret: key of the stored entries' authentication tag; None for a checksum.
+        ttl: seconds that stored entries live; None for ever.
+        settings: the method's own settings.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        UnknownPluginError: no such method or store.
+    """
+
+    def __init__(
+        self,
+        method: str | Compressor = config.DEFAULT_METHOD,
+        *,
+        store: str | CacheStore | None = None,
+        budget: int | None = None,
+        tokenizer: str | TokenCounter = config.DEFAULT_DECODER,
+        deadline_ms: float | None = None,
+        strict: bool = False,
+        namespace: str | None = None,
+        secret: bytes | None = None,
+        ttl: float | None = None,
+        **settings: Any,
+    ) -> None:
+        if budget is not None and budget < 1:
+            raise ConfigError(f"budget must be at least 1 token, not {budget}")
+        if deadline_ms is not None and deadline_ms <= 0:
+            raise ConfigError(f"deadline_ms must be above 0, not {deadline_ms}")
+        self.compressor = make_compressor(method, settings)
+        self.budget = budget
+        self.deadline_ms = deadline_ms
+        self.strict = strict
+        self._tokenizer = tokenizer
+        self._owns_store = not isinstance(store, CacheStore)
+        self.store = (
+            store
+            if isinstance(store, CacheStore)
+            else registry.open_store(store or config.store_url())
+        )
+        self.cache = ArtifactCache(
+            self.compressor,
+            self.store,
+            namespace=namespace or config.namespace(),
+            secret=secret if secret is not None else config.secret(),
+            ttl=ttl,
+        )
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """A packer from the keys of a TOML file's ``[ragpack]`` table.
+
+        Raises:
+            ConfigError: the file cannot be read, or a key is unknown.
+        """
+        try:
+            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))["ragpack"]
+        except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
+            raise ConfigError(f"{path}: no readable [ragpack] table ({error})") from error
+        return cls(**settings)
+
+    @property
+    def counter(self) -> TokenCounter:
+        """Counts tokens as the decoder will; loaded on first use."""
+        tokenizer = self._tokenizer
+        if isinstance(tokenizer, str):
+            self._tokenizer = tokenizer = load_token_counter(tokenizer)
+        return tokenizer
+
+    def pack(
+        self, query: str, passages: Sequence[Passage], *, budget: int | None = None
+    ) -> PackedContext:
+        """Pack ``passages``, in their order, for ``query``.
+
+        Args:
+            query: the question.
+            passages: best first, as a retriever gives them; none is changed.
+            budget: overrides the packer's for this call.
+
+        Raises:
+            RagpackError: only with ``strict``.
+        """
+        timer = StageTimer()
+        budget = self.budget if budget is None else budget
+        if config.bypass():
+            untouched = [Outcome(p, Lookup(None, "bypassed"), None) for p in passages]
+            return self._finish(query, passages, untouched, None, timer)
+        unique = _without_twins(passages)
+        with timer.stage("fetch"):
+            looked = self.cache.fetch(unique, query, Deadline(self.deadline_ms))
+        if self.strict:
+            _raise_first(looked)
+        with timer.stage("select"):
+            outcomes = self._select(query, unique, looked, budget)
+        return self._finish(query, passages, outcomes, budget, timer)
+
+    async def apack(
+        self, query: str, passages: Sequence[Passage], *, budget: int | None = None
+    ) -> PackedContext:
+        """:meth:`pack` in a worker thread, so that the event loop stays free."""
+        return await asyncio.to_thread(self.pack, query, passages, budget=budget)
+
+    def flush(self) -> None:
+        """Wait until everything computed so far is in the store."""
+        self.cache.flush()
+
+    def close(self) -> None:
+        """Finish the writes; close the store if this packer opened it."""
+        self.cache.close()
+        if self._owns_store:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _select(
+        self,
+        query: str,
+        passages: Sequence[Passage],
+        looked: Sequence[Lookup],
+        budget: int | None,
+    ) -> list[Outcome]:
+        """The method's choice for each passage; None where the whole text must stand in."""
+        outcomes = [Outcome(p, look, None) for p, look in zip(passages, looked, strict=True)]
+        usable = [i for i, look in enumerate(looked) if look.artifact is not None]
+        artifacts = [look.artifact for look in looked if look.artifact is not None]
+        if not usable:
+            return outcomes
+        try:
+            some = [passages[i] for i in usable]
+            choices = self.compressor.select(query, some, artifacts, budget)
+            for i, choice in zip(usable, choices, strict=True):
+                outcomes[i] = Outcome(passages[i], looked[i], choice)
+        except Exception as error:  # fail open: the original text is always an answer
+            if self.strict:
+                raise
+            self.cache.warn_once(f"select failed: {type(error).__name__}", error)
+            for i in usable:
+                failed = Lookup(None, looked[i].result, type(error).__name__, error)
+                outcomes[i] = Outcome(passages[i], failed, None)
+        return outcomes
+
+    def _finish(
+        self,
+        query: str,
+        passages: Sequence[Passage],
+        outcomes: Sequence[Outcome],
+        budget: int | None,
+        timer: StageTimer,
+    ) -> PackedContext:
+        """Spend the budget, and write the account."""
+        drafts = [outcome.draft for outcome in outcomes]
+        with timer.stage("budget"):
+            full = assemble(drafts) if budget is None else fit(drafts, budget, self.counter)
+        segments = [o.carry(segment) for o, segment in zip(outcomes, full, strict=True)]
+        with timer.stage("count"):
+            rows, tokens = account(passages, outcomes, segments, self.counter)
+        kept = tuple(segment for segment in segments if not is_empty(segment))
+        if self.strict and budget is not None and drafts and not kept:
+            raise BudgetError(f"nothing fits into a budget of {budget} tokens; raise the budget")
+        report = PackReport(
+            method=self.compressor.name,
+            tokens_in=tokens.before,
+            tokens_out=tokens.after,
+            passages=rows,
+            ms=timer.ms,
+            fallbacks=dict(Counter(o.look.reason for o in outcomes if o.fell_back)),
+            budget=budget,
+        )
+        return PackedContext(query, kept, report)
+
+
+def make_compressor(method: str | Compressor, settings: dict[str, Any]) -> Compressor:
+    """The compressor called ``method``, built with its ``settings``.
+
+    Raises:
+        ConfigError: a setting that the method does not have.
+        UnknownPluginError: no such method.
+    """
+    if isinstance(method, Compressor):
+        if settings:
+            raise ConfigError(f"settings {sorted(settings)} belong to the compressor you made")
+        return method
+    factory = registry.load("compressors", method)
+    known = signature(factory).parameters
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        have = ", ".join(known) or "none"
+        raise ConfigError(f"{method} has no setting {', '.join(unknown)}; it has: {have}")
+    compressor: Compressor = factory(**settings)
+    return compressor
+
+
+def _without_twins(passages: Sequence[Passage]) -> list[Passage]:
+    """The passages in order, each title and text once."""
+    first: dict[str, Passage] = {}
+    for passage in passages:
+        first.setdefault(passage.digest, passage)
+    return list(first.values())
+
+
+def _raise_first(looked: Sequence[Lookup]) -> None:
+    for look in looked:
+        if look.error is not None:
+            raise look.error
