@@ -21,7 +21,7 @@ from ragpack.keys import CacheKey
 from ragpack.protocols import Buffer
 from ragpack.types import Artifact
 
-__all__ = ["MAX_FRAME_BYTES", "decode_frame", "encode_frame"]
+__all__ = ["MAX_FRAME_BYTES", "decode_frame", "encode_frame", "verify_frame"]
 
 MAX_FRAME_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 14
@@ -66,8 +66,21 @@ def decode_frame(key: CacheKey, data: Buffer, secret: bytes | None = None) -> Ar
         IncompatibleEntry: the bytes are sound and not what was asked for; ``reason`` is one of
             "version", "key", "kind", "codec", "tensors", "dtype", "shape".
     """
+    return _decode(key.digest, data, secret)
+
+
+def verify_frame(digest: str, data: Buffer, secret: bytes | None = None) -> None:
+    """Check a stored frame of which only the key's digest is known.
+
+    Raises:
+        CorruptEntry: as :func:`decode_frame` would.
+    """
+    _decode(digest, data, secret)
+
+
+def _decode(digest: str, data: Buffer, secret: bytes | None) -> Artifact:
     header, payload = _open(memoryview(data).cast("B"), secret)
-    if header.get("key") != key.digest:
+    if header.get("key") != digest:
         raise IncompatibleEntry("key", "the entry belongs to another key")
     kind, layout, specs = _parse(header)
     check(kind, specs)

@@ -1,0 +1,42 @@
+"""The commands, gathered."""
+
+from typing import Annotated
+
+import typer
+
+import ragpack
+from ragpack.cli import cache
+from ragpack.cli.ask import ask
+from ragpack.cli.console import talk_logs
+from ragpack.cli.demo import demo
+from ragpack.cli.doctor import doctor
+from ragpack.cli.index import index
+from ragpack.cli.pack import pack
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="ragpack",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Packs retrieved passages into the least a decoder needs.",
+)
+for command in (demo, index, pack, ask, doctor):
+    app.command()(command)
+app.add_typer(cache.app, name="cache")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(ragpack.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    talk_logs()

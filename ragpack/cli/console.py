@@ -1,0 +1,92 @@
+"""What people see: messages and tables on stderr, data on stdout."""
+
+import json
+import logging
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from ragpack.report import PackedContext, PackReport
+from ragpack.types import Passage
+
+__all__ = ["complain", "emit", "progress", "show_kept", "show_report", "talk", "talk_logs"]
+
+talk = Console(stderr=True, highlight=False)
+
+
+def emit(value: Any) -> None:
+    """Write ``value`` as JSON to stdout; ASCII only, so that any text passes any pipe."""
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def complain(error: Exception) -> None:
+    """Say what went wrong, in red, without a traceback."""
+    talk.print(Text("error: ", style="bold red") + Text(str(error)), soft_wrap=True)
+
+
+def talk_logs() -> None:
+    """Show the library's warnings on stderr."""
+    handler = RichHandler(console=talk, show_time=False, show_path=False)
+    logging.getLogger("ragpack").addHandler(handler)
+
+
+def progress(what: str) -> Progress:
+    """A progress bar over bytes; silent where stderr is no terminal."""
+    return Progress(
+        TextColumn(what),
+        BarColumn(),
+        DownloadColumn(),
+        TextColumn("{task.fields[done]} passages"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=talk,
+        disable=not talk.is_terminal,
+    )
+
+
+def show_report(report: PackReport) -> None:
+    """Tokens, cache results and times of a request."""
+    table = Table(box=None, pad_edge=False, title_justify="left", title=_headline(report))
+    for column in ("passage", "tokens in", "out", "cache", "note"):
+        table.add_column(column, justify="right" if column in ("tokens in", "out") else "left")
+    for row in report.passages:
+        table.add_row(
+            Text(row.id), str(row.tokens_in), str(row.tokens_out), row.cache, Text(row.reason)
+        )
+    talk.print(table)
+    stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in report.ms.items())
+    talk.print(f"[dim]milliseconds: {stages}[/dim]")
+    for reason, count in report.fallbacks.items():
+        talk.print(Text(f"{count} passages passed on uncompressed: {reason}", style="yellow"))
+
+
+def show_kept(packed: PackedContext, passages: list[Passage]) -> None:
+    """Every passage with what was kept in bold and what was dropped dimmed."""
+    kept = {row.id: row.kept for row in packed.report.passages}
+    for passage in passages:
+        line = Text(f"[{passage.id}] ", style="cyan") + Text(passage.title, style="bold cyan")
+        talk.print(line)
+        body = Text(passage.text, style="dim")
+        for start, end in kept.get(passage.id, ()):
+            body.stylize("not dim bold", start, end)
+        talk.print(body)
+
+
+def _headline(report: PackReport) -> str:
+    budget = f", budget {report.budget}" if report.budget is not None else ""
+    return (
+        f"{report.method}: {report.tokens_in} → {report.tokens_out} tokens "
+        f"(rate {report.rate:.2f}{budget}), {report.hits} hits, {report.misses} misses"
+    )

@@ -1,0 +1,114 @@
+"""``ragpack doctor``: what works on this machine, and what to do about the rest."""
+
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+import ragpack
+from ragpack import config, registry
+from ragpack.cli.console import emit, talk
+from ragpack.cli.options import Json, Store
+from ragpack.errors import RagpackError
+from ragpack.keys import CacheKey
+from ragpack.models import resolve
+
+__all__ = ["doctor"]
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "faiss-cpu",
+    "redis",
+    "langchain-core",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was tried; ``ok`` is None for a mere fact."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+def doctor(store: Store = None, json: Json = False) -> None:
+    """Check versions, models, the store and the folders; nothing is downloaded."""
+    checks = [
+        Check("ragpack", None, ragpack.__version__),
+        Check("python", None, platform.python_version()),
+        *(Check(name, None, version(name)) for name in _PACKAGES),
+        _try("device", _device),
+        _try("encoder", lambda: str(resolve(config.DEFAULT_ENCODER).path)),
+        _try("decoder", lambda: str(resolve(config.DEFAULT_DECODER).path)),
+        *(_try(f"method {name}", _loads(name)) for name in registry.names("compressors")),
+        _try("store", lambda: _round_trip(store or config.store_url())),
+        _try("home", _home),
+    ]
+    if json:
+        emit([{"check": c.name, "ok": c.ok, "detail": c.detail} for c in checks])
+    else:
+        _show(checks)
+    if any(check.ok is False for check in checks):
+        raise typer.Exit(1)
+
+
+def _try(name: str, probe: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, probe())
+    except (RagpackError, OSError) as error:
+        return Check(name, False, str(error))
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def _loads(name: str) -> Callable[[], str]:
+    def probe() -> str:
+        method: Any = registry.load("compressors", name)
+        return f"{method.kind}, {'query-aware' if method.query_aware else 'query-free'}"
+
+    return probe
+
+
+def _round_trip(url: str) -> str:
+    """Write, read and delete one entry."""
+    opened = registry.open_store(url)
+    try:
+        key = str(CacheKey("ragpack-doctor", "text", "", ""))
+        opened.put_many({key: b"ping"}, ttl=60)
+        answer = opened.get_many([key])[0]
+        opened.delete_many([key])
+        if answer is None or bytes(answer) != b"ping":
+            raise RagpackError("an entry that was written did not come back")
+        stats = opened.stats()
+    finally:
+        opened.close()
+    return f"{stats.entries} entries, {stats.bytes / 1e6:.1f} MB"
+
+
+def _home() -> str:
+    folder = config.home()
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"{folder}, {shutil.disk_usage(folder).free / 1e9:.1f} GB free"
+
+
+def _show(checks: list[Check]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    marks = {True: Text("ok", "green"), False: Text("FAILED", "bold red"), None: Text("")}
+    for check in checks:
+        table.add_row(marks[check.ok], check.name, Text(check.detail))
+    talk.print(table)
