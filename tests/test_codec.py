@@ -1,5 +1,6 @@
 """Round trips of frames: what goes in comes out, byte for byte the same each time."""
 
+import multiprocessing
 import struct
 
 import numpy as np
@@ -109,6 +110,23 @@ def test_the_payload_is_a_safetensors_document():
     np.testing.assert_array_equal(tensors["keys"], artifact.keys)
     np.testing.assert_array_equal(tensors["values"], artifact.values)
     np.testing.assert_array_equal(tensors["token_ids"], artifact.token_ids)
+
+
+def decode_in_child(connection, frame):
+    connection.send(decode_frame(KEY, frame).vectors.shape)
+
+
+def test_large_frames_are_read_after_a_fork():
+    frame = encode_frame(KEY, EmbedsArtifact(np.zeros((4096, 256), np.float32)))
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=decode_in_child, args=(there, frame))
+    child.start()
+    answered = here.poll(30)
+    child.kill()
+    child.join()
+    assert answered, "the child hangs"
+    assert here.recv() == (4096, 256)
 
 
 ONES = np.ones((2, 3), np.float32)

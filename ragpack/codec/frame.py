@@ -7,6 +7,7 @@ specification.
 
 import hmac
 import json
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,8 @@ _PREFIX = struct.Struct("<4sIQ")  # magic, version, header length
 _CONTEXT = "ragpack frame tag 2026-11"
 _PARALLEL_FROM = 1 << 20
 """Bytes from which hashing on several threads pays for starting them."""
+_THREADS = min(4, os.cpu_count() or 1)
+"""A number, not ``blake3.AUTO``: its process-wide pool has no threads left after a fork."""
 
 
 def encode_frame(key: CacheKey, artifact: Artifact, secret: bytes | None = None) -> bytes:
@@ -161,7 +164,7 @@ def _require_size(size: int) -> None:
 
 def _tag(pieces: Sequence[Buffer], secret: bytes | None) -> bytes:
     """BLAKE3 of the pieces, keyed with a key derived from ``secret`` where there is one."""
-    threads = blake3.AUTO if sum(map(len, pieces)) >= _PARALLEL_FROM else 1
+    threads = _THREADS if sum(map(len, pieces)) >= _PARALLEL_FROM else 1
     if secret is None:
         hasher = blake3(max_threads=threads)
     else:
