@@ -1,0 +1,153 @@
+"""Passages to KV: each encoded alone behind a shared prefix, so that its neighbours do not matter.
+
+The prefix (the part of the prompt before the context) matters more than any other setting: it keeps
+every passage from becoming its own attention sink (Yang et al. 2025, section 4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from ragpack.errors import CompressionError
+from ragpack.kv.layout import KVLayout
+from ragpack.kv.rope import frequencies
+from ragpack.kv.tensors import LABELS, to_array
+from ragpack.types import KVArtifact
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["KVEncoder"]
+
+_BATCH_TOKENS = 2048
+
+
+class KVEncoder:
+    """Encodes passages with one decoder behind one prefix.
+
+    Args:
+        model: the decoder; its cache must be plain (see ``KVLayout``).
+        prefix_ids: token ids of the shared prefix, at least one, beginning as a prompt begins.
+        dtype: what keys and values are stored in.
+
+    Raises:
+        UnsupportedModel: the model's KV cannot be reused.
+        CompressionError: the prefix is empty.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prefix_ids: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not prefix_ids:
+            raise CompressionError("the shared prefix is empty: begin it as a prompt begins")
+        self.model = model
+        self.layout = KVLayout.of(model)
+        self.inv_freq = frequencies(model)
+        self.prefix_ids = tuple(prefix_ids)
+        self._dtype = dtype
+
+    @property
+    def stored_layout(self) -> str:
+        """How the artifacts' keys stand: rotated for positions from the prefix's length on."""
+        return f"post-rope@{len(self.prefix_ids)}"
+
+    @cached_property
+    def prefix(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the prefix, each [layers, kv_heads, tokens, head_dim]."""
+        with torch.inference_mode():
+            cache = DynamicCache()
+            self._forward(torch.tensor([self.prefix_ids]), cache, start=0)
+        keys, values = _stacked(cache)
+        return keys[:, 0], values[:, 0]
+
+    def encode(self, passages: Sequence[Sequence[int]]) -> list[KVArtifact]:
+        """One artifact for each passage's token ids, in order; an empty one has no tokens.
+
+        Raises:
+            CompressionError: a passage does not fit into the model's window.
+        """
+        room = self.layout.max_positions - len(self.prefix_ids)
+        for index, ids in enumerate(passages):
+            if len(ids) > room:
+                raise CompressionError(
+                    f"passage {index} has {len(ids)} tokens, the model's window has room for "
+                    f"{room} behind the prefix; split it"
+                )
+        made: dict[int, KVArtifact] = {}
+        for batch in _batches(passages):
+            made.update(zip(batch, self._encode([passages[i] for i in batch]), strict=True))
+        return [made[i] for i in range(len(passages))]
+
+    def _encode(self, passages: Sequence[Sequence[int]]) -> Iterator[KVArtifact]:
+        """A batch of similar lengths, padded on the right where nothing looks."""
+        width = max(map(len, passages))
+        if width == 0:
+            yield from (self._artifact(*(part[:, :, :0] for part in self.prefix), ()) for _ in passages)
+            return
+        ids = torch.zeros(len(passages), width, dtype=torch.long)
+        for row, passage in enumerate(passages):
+            ids[row, : len(passage)] = torch.tensor(passage, dtype=torch.long)
+        start = len(self.prefix_ids)
+        with torch.inference_mode():
+            cache = _expanded(self.prefix, len(passages))
+            self._forward(ids, cache, start)
+        keys, values = _stacked(cache)
+        for row, passage in enumerate(passages):
+            span = slice(start, start + len(passage))
+            yield self._artifact(keys[:, row, :, span], values[:, row, :, span], passage)
+
+    def _forward(self, ids: Tensor, cache: DynamicCache, start: int) -> None:
+        positions = torch.arange(start, start + ids.shape[1]).expand(ids.shape)
+        device = self.model.device
+        self.model.base_model(  # the layers alone: no logits are needed
+            input_ids=ids.to(device),
+            position_ids=positions.to(device),
+            past_key_values=cache,
+            use_cache=True,
+        )
+
+    def _artifact(self, keys: Tensor, values: Tensor, ids: Sequence[int]) -> KVArtifact:
+        return KVArtifact(
+            keys=to_array(keys, self._dtype),
+            values=to_array(values, self._dtype),
+            token_ids=np.array(ids, np.int32),
+            layout=self.stored_layout,
+            dtype=LABELS[self._dtype],
+        )
+
+
+def _stacked(cache: DynamicCache) -> tuple[Tensor, Tensor]:
+    """Keys and values of all layers, each [layers, rows, kv_heads, tokens, head_dim]."""
+    layers = cache.layers
+    return (
+        torch.stack([layer.keys for layer in layers]),
+        torch.stack([layer.values for layer in layers]),
+    )
+
+
+def _expanded(prefix: tuple[Tensor, Tensor], rows: int) -> DynamicCache:
+    """A cache that holds the prefix in every row; its layers never crop to a window."""
+    keys, values = (part[:, None].expand(-1, rows, -1, -1, -1) for part in prefix)
+    return DynamicCache(list(zip(keys, values, strict=True)))
+
+
+def _batches(passages: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Indices in batches of similar lengths, each of a bounded number of padded tokens."""
+    batch: list[int] = []
+    for index in sorted(range(len(passages)), key=lambda i: len(passages[i])):
+        if batch and (len(batch) + 1) * len(passages[index]) > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -1,0 +1,110 @@
+"""Where every token of a request stands: the one description that masks are made from.
+
+A composed cache has *columns*: the shared prefix, the passages, then a tail that grows with every
+new token. Index and position differ (parallel passages share positions, rows are padded), so
+visibility is decided by position alone. A plan belongs to one request and travels in its cache
+layers; nothing is global, so requests run side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Plan", "Segment"]
+
+_HOLE = -1
+
+
+class Segment(NamedTuple):
+    """Columns ``[start, end)`` that are attended together.
+
+    ``mask`` is additive, [rows, 1, queries, end - start], or None where every query sees all of
+    them; ``causal`` says that queries and columns are the same tokens in order. ``context`` marks
+    the group on which APE's temperature and scale act.
+    """
+
+    start: int
+    end: int
+    mask: Tensor | None
+    causal: bool
+    context: bool
+
+
+@dataclass(slots=True)
+class Plan:
+    """Positions of a request.
+
+    Args:
+        positions: [rows, columns after the first forward], -1 where a row has nothing.
+        columns: [rows, tokens of the first forward], the column that each of them fills; the
+            tokens encoded again come first, at the columns they had, the query follows.
+        stored: number of columns filled before the first forward.
+        context: column range of APE's context group; empty otherwise.
+        temperature: T of APE, divides the context's logits.
+        scale: S of APE, a power on the context's share of the softmax.
+    """
+
+    positions: Tensor
+    columns: Tensor
+    stored: int
+    context: tuple[int, int] = (0, 0)
+    temperature: float = 1.0
+    scale: float = 1.0
+    _seen: dict[int | None, tuple[int, list[Segment]]] = field(default_factory=dict, repr=False)
+
+    @property
+    def first_length(self) -> int:
+        """Columns filled after the first forward."""
+        return self.positions.shape[1]
+
+    def query_positions(self) -> Tensor:
+        """Positions [rows, tokens] of the first forward; 0 for padding."""
+        return self.positions.gather(1, self.columns).clamp(min=0)
+
+    def segments(self, length: int, queries: int, window: int | None) -> list[Segment]:
+        """How the last ``queries`` tokens see the first ``length`` columns, in a layer's window."""
+        known = self._seen.get(window)
+        if known is None or known[0] != length:  # layers of one forward share the masks
+            known = (length, self._segments(length, queries, window))
+            self._seen[window] = known
+        return known[1]
+
+    def _segments(self, length: int, queries: int, window: int | None) -> list[Segment]:
+        keys = self._positions_to(length)
+        asked = self._asked(keys, queries)
+        start, end = self.context
+        bounds = [0, start, end, self.stored, length] if end > start else [0, self.stored, length]
+        if queries > length - self.stored:  # some queries stand among the stored columns
+            bounds = [0, length]
+        pairs = [(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+        return [self._segment(keys, asked, a, b, window) for a, b in pairs]
+
+    def _positions_to(self, length: int) -> Tensor:
+        """Positions [rows, length]; new tokens count on from the last one."""
+        extra = torch.arange(1, max(0, length - self.first_length) + 1, device=self.positions.device)
+        return torch.cat([self.positions, self.positions[:, -1:] + extra], dim=1)
+
+    def _asked(self, keys: Tensor, queries: int) -> Tensor:
+        first = keys.shape[1] == self.first_length and queries == self.columns.shape[1]
+        return keys.gather(1, self.columns) if first else keys[:, -queries:]
+
+    def _segment(
+        self, keys: Tensor, asked: Tensor, start: int, end: int, window: int | None
+    ) -> Segment:
+        inside = keys[:, None, start:end]
+        distance = asked[:, :, None] - inside
+        visible = (inside > _HOLE) & (distance >= 0)
+        if window is not None:
+            visible &= distance < window
+        context = (start, end) == self.context
+        if visible.all():
+            return Segment(start, end, None, False, context)
+        square = visible.shape[1] == visible.shape[2] and end == keys.shape[1]
+        if square and bool((visible == torch.ones_like(visible).tril()).all()):
+            return Segment(start, end, None, True, context)
+        mask = torch.zeros(visible.shape, dtype=torch.float32, device=keys.device)
+        return Segment(start, end, mask.masked_fill_(~visible, -torch.inf)[:, None], False, context)
