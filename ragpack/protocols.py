@@ -23,6 +23,7 @@ __all__ = [
     "CacheStore",
     "Compressor",
     "Decoder",
+    "Packer",
     "Retriever",
     "StoreStats",
     "TextEncoder",
@@ -155,6 +156,16 @@ class Retriever(Protocol):
 
     def search(self, query: str, k: int) -> list[Passage]:
         """The ``k`` best passages (fewer if there are not so many), best first, with scores."""
+        ...
+
+
+class Packer(Protocol):
+    """Packs passages for a query; :class:`ragpack.ContextPacker` is the one ragpack ships."""
+
+    def pack(
+        self, query: str, passages: Sequence[Passage], *, budget: int | None = None
+    ) -> PackedContext:
+        """The packed context, with segments in passage order."""
         ...
 
 
