@@ -1,0 +1,152 @@
+"""Sentence encoders: texts to vectors, batched by tokens, the same for every order of calls."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+from torch.nn.utils.rnn import pad_sequence
+
+from ragpack.errors import ConfigError, UnsupportedModel
+from ragpack.models.checkpoint import checkpoint_folder, quiet_progress
+from ragpack.models.device import best_device
+from ragpack.models.digests import tokenizer_digest, weights_digest
+from ragpack.models.files import resolve
+from ragpack.models.token_counter import plain_tokenizer
+from ragpack.text import model_text
+from ragpack.types import Fingerprint
+
+__all__ = ["SentenceEncoder", "load_encoder"]
+
+_BATCH_TOKENS = 8192
+
+
+def load_encoder(
+    name: str, device: str | None = None, max_tokens: int | None = None
+) -> "SentenceEncoder":
+    """An encoder by name: a sentence-transformers model, or a plain checkpoint to be mean-pooled.
+
+    RECOMP's Contriever checkpoints are of the second sort (mean pooling, no normalisation).
+
+    Args:
+        name: a local path, a model package or a hub id, see :func:`ragpack.models.resolve`.
+        device: such as ``"cpu"`` or ``"cuda:0"``; a GPU where there is one.
+        max_tokens: longer texts are cut there; the model's own limit unless given.
+
+    Raises:
+        ConfigError: no such model, no safetensors weights, or more tokens than it has positions.
+        UnsupportedModel: its first module is not a transformer with a fast tokenizer.
+    """
+    files = resolve(name)
+    folder = checkpoint_folder(files)
+    weights = weights_digest(folder)  # first, because it refuses pickle weights
+    with quiet_progress():
+        model = SentenceTransformer(
+            str(folder),
+            device=device or best_device(),
+            local_files_only=True,
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        )
+    if max_tokens is not None:
+        _limit(model, max_tokens, files.name)
+    return SentenceEncoder(model, files.name, weights, tokenizer_digest(folder))
+
+
+def _limit(model: SentenceTransformer, max_tokens: int, name: str) -> None:
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if max_tokens < 1 or (positions is not None and max_tokens > positions):
+        raise ConfigError(f"max_tokens must be 1 to {positions} for {name}, not {max_tokens}")
+    model.max_seq_length = max_tokens
+
+
+class SentenceEncoder:
+    """A text encoder over sentence-transformers; may be called from several threads.
+
+    A text's vector does not depend on its neighbours in a call beyond rounding: on unit vectors
+    in float32 less than 1e-6 per element, from the shape of the batch.
+    """
+
+    def __init__(self, model: SentenceTransformer, name: str, weights: str, tokenizer: str) -> None:
+        self._model = model.eval()
+        self._name = name
+        self._digests = weights, tokenizer
+        self._dim, self._tokenizer = _width_and_tokenizer(model, name)
+        self._prompt = model.prompts.get(model.default_prompt_name or "") or ""
+
+    @property
+    def dim(self) -> int:
+        """Width d of a vector."""
+        return self._dim
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Weights, tokenizer, pooling, length limit and prompt: what the vectors depend on."""
+        weights, tokenizer = self._digests
+        after: list[Any] = list(self._model)[1:]
+        return Fingerprint(
+            method="sentence-encoder",
+            model=self._name,
+            weights=weights,
+            tokenizer=tokenizer,
+            dtype="float32",
+            params={
+                "max_tokens": self._model.max_seq_length,
+                "modules": [[type(one).__name__, one.get_config_dict()] for one in after],
+                "prompt": self._prompt,
+            },
+        )
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [len(texts), d], in order; a text of no words gives that of the empty text.
+
+        Text that reads like a special token (``[SEP]``) is text.
+        """
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        clean = [self._prompt + model_text(text) for text in texts]
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
+        for rows in _batches([len(ids) for ids in tokens]):
+            vectors[rows] = self._forward([tokens[row] for row in rows])
+        return vectors
+
+    def _forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        device = self._model.device
+        ids = pad_sequence([torch.tensor(row) for row in batch], batch_first=True)
+        lengths = torch.tensor([len(row) for row in batch])
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        with torch.inference_mode():
+            features = self._model({"input_ids": ids.to(device), "attention_mask": mask.to(device)})
+        vectors: NDArray[np.float32] = features["sentence_embedding"].float().cpu().numpy()
+        return vectors
+
+
+def _width_and_tokenizer(model: SentenceTransformer, name: str) -> tuple[int, Tokenizer]:
+    """The tokenizer is a copy: transformers changes its own between calls, so threads clash."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    limit, width = model.max_seq_length, model.get_embedding_dimension()
+    if not isinstance(backend, Tokenizer) or limit is None or width is None:
+        raise UnsupportedModel(
+            f"{name} is no text encoder that ragpack can batch: its first module must be a "
+            "transformer with a fast tokenizer and a length limit"
+        )
+    tokenizer = plain_tokenizer(Tokenizer.from_str(backend.to_str()))
+    tokenizer.enable_truncation(limit)
+    return width, tokenizer
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Row numbers, longest first, in batches of at most ``_BATCH_TOKENS`` padded tokens."""
+    batch: list[int] = []
+    widest = 1
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if batch and (len(batch) + 1) * widest > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        if not batch:
+            widest = max(1, lengths[row])
+        batch.append(row)
+    if batch:
+        yield batch
