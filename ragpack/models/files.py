@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,9 +65,9 @@ def resolve(name: str) -> ModelFiles:
         ConfigError: nothing was found; the message says where was looked and what to do.
         MissingExtraError: the model's package is not installed; the message has the command.
     """
-    path = Path(name).expanduser()
-    if name and path.exists():
-        return _local(path)
+    path = os.path.expanduser(name)  # os.path, because pathlib raises on names it cannot look up
+    if os.path.exists(path):
+        return _local(Path(path))
     if package := _PACKAGES.get(name.lower()):
         return ModelFiles(_inside(name.lower(), package), name.lower(), "package")
     return ModelFiles(_hub_folder(name), name, "hub")
