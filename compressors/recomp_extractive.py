@@ -15,6 +15,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ragpack import models
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.errors import ConfigError
 from ragpack.protocols import Compressor, TextEncoder
@@ -73,11 +74,8 @@ class RecompExtractive(Compressor):
     @cached_property
     def encoder(self) -> TextEncoder:
         """The encoder; loaded on first use."""
-        if not isinstance(self._encoder, str):
-            return self._encoder
-        from ragpack.models import load_encoder
-
-        return load_encoder(self._encoder)
+        chosen = self._encoder
+        return models.load_encoder(chosen) if isinstance(chosen, str) else chosen
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -166,7 +164,7 @@ def _pick(
     spans: Sequence[Span], scores: NDArray[np.float32], kept: NDArray[np.bool_]
 ) -> TextArtifact:
     """The spans and scores under the mask ``kept`` [n]."""
-    chosen = np.flatnonzero(kept)
+    chosen = np.flatnonzero(kept).tolist()
     return TextArtifact(
         spans=tuple(spans[index] for index in chosen),
         scores=tuple(float(scores[index]) for index in chosen),

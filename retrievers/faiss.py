@@ -1,0 +1,208 @@
+"""Passages by the cosine of their vectors, in a FAISS index kept in a folder."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from ragpack import models
+from ragpack.config import DEFAULT_ENCODER
+from ragpack.errors import ConfigError, InputError, RetrievalError
+from ragpack.protocols import TextEncoder
+from ragpack.retrievers.index_folder import Manifest, damaged, read_manifest, write_folder
+from ragpack.retrievers.passage_table import PassageTable
+from ragpack.text import model_text
+from ragpack.types import Passage
+
+__all__ = ["FaissRetriever"]
+
+_INDEX = "index.faiss"
+_PASSAGES = "passages.jsonl"
+
+
+class FaissRetriever:
+    """A vector index over passages that grows, is saved whole and refuses a foreign encoder.
+
+    Searches may run in several threads; adding and saving may not.
+
+    Args:
+        encoder: a name for :func:`ragpack.models.load_encoder`, or an encoder.
+        factory: a FAISS index factory string; ``Flat`` is exact. What must be trained (``SQ8``,
+            ``IVF…``) is trained on everything added before the first search or save.
+
+    Raises:
+        ConfigError: the factory string is not one.
+    """
+
+    def __init__(
+        self, encoder: str | TextEncoder = DEFAULT_ENCODER, *, factory: str = "Flat"
+    ) -> None:
+        self.encoder = models.load_encoder(encoder) if isinstance(encoder, str) else encoder
+        self.factory = factory
+        self.index = _make_index(self.encoder.dim, factory)
+        self._table = PassageTable()
+        self._untrained: list[NDArray[np.float32]] = []
+
+    def __len__(self) -> int:
+        """Different texts, which is vectors."""
+        return len(self._table)
+
+    def get(self, passage_id: str) -> Passage | None:
+        """The passage of that id, also where its text first came under another one."""
+        return self._table.get(passage_id)
+
+    def add(self, passages: Sequence[Passage], vectors: NDArray[np.float32] | None = None) -> int:
+        """Add the passages whose text is new, all or nothing; returns how many were.
+
+        Args:
+            passages: any number; a text that is there under another id gets no second vector.
+            vectors: [len(passages), d] from this index's encoder, of any length; computed for the
+                new texts where not given.
+
+        Raises:
+            InputError: an id is taken by another text, metadata is not JSON, or vectors are of
+                another shape or not finite.
+        """
+        if vectors is not None:
+            _check_vectors(vectors, (len(passages), self.encoder.dim))
+        new = self._table.unseen(passages)
+        if vectors is None:
+            rows = self._encode([passages[position].full_text for position in new])
+        else:
+            rows = _normalised(vectors[new])
+        self._table.extend(passages)
+        if self.index.is_trained:
+            self.index.add(rows)
+        else:
+            self._untrained.append(rows)
+        return len(new)
+
+    def search(self, query: str, k: int) -> list[Passage]:
+        """The ``k`` nearest passages, best first; their scores are cosines."""
+        return self.search_many([query], k)[0]
+
+    def search_many(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        """The ``k`` nearest passages (fewer in a smaller index) for each query.
+
+        Raises:
+            InputError: ``k`` is below 1.
+            RetrievalError: the index cannot be trained on what was added.
+        """
+        if k < 1:
+            raise InputError(f"k must be at least 1, not {k}")
+        if not queries or not len(self):
+            return [[] for _ in queries]
+        self._train()
+        scores, rows = self.index.search(self._encode(queries), min(k, len(self)))
+        return [self._found(*pair) for pair in zip(scores.tolist(), rows.tolist(), strict=True)]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index to ``folder``, or leave there what was.
+
+        Raises:
+            RetrievalError: the folder cannot be written, or the index cannot be trained.
+        """
+        self._train()
+        write_folder(
+            Path(folder),
+            {_INDEX: self._write_index, _PASSAGES: self._write_passages},
+            encoder=self.encoder.fingerprint.model,
+            fingerprint=self.encoder.fingerprint.digest,
+            factory=self.factory,
+            count=len(self),
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, encoder: str | TextEncoder | None = None) -> Self:
+        """The index that was saved in ``folder``; its own encoder is loaded unless one is given.
+
+        Raises:
+            RetrievalError: there is none, it is damaged, or another encoder made it.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        retriever = cls(manifest.encoder if encoder is None else encoder, factory=manifest.factory)
+        _check_encoder(folder, manifest, retriever.encoder)
+        retriever._read(folder, manifest)
+        return retriever
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return _normalised(self.encoder.encode([model_text(text) for text in texts]))
+
+    def _train(self) -> None:
+        """Train on what has been waiting, and add it."""
+        if not self._untrained:
+            return
+        vectors = np.concatenate(self._untrained)
+        try:
+            self.index.train(vectors)
+        except RuntimeError as error:
+            raise RetrievalError(
+                f"the FAISS index {self.factory!r} cannot be trained on {len(vectors)} passages: "
+                f"add more, or take 'Flat' ({error})"
+            ) from error
+        self.index.add(vectors)
+        self._untrained.clear()
+
+    def _found(self, scores: Sequence[float], rows: Sequence[int]) -> list[Passage]:
+        """The passages of the rows found; FAISS writes -1 where it found nothing more."""
+        pairs = zip(scores, rows, strict=True)
+        return [replace(self._table.at(row), score=score) for score, row in pairs if row >= 0]
+
+    def _write_index(self, path: Path) -> None:
+        faiss.write_index(self.index, str(path))
+
+    def _write_passages(self, path: Path) -> None:
+        with path.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in self._table.lines())
+
+    def _read(self, folder: Path, manifest: Manifest) -> None:
+        """Take over the saved index; FAISS trusts what it reads, so digests are checked first."""
+        index, passages = (manifest.path(folder, name) for name in (_INDEX, _PASSAGES))
+        try:
+            self.index = faiss.read_index(str(index))
+            with passages.open(encoding="utf-8", errors="surrogatepass", newline="\n") as lines:
+                self._table = PassageTable.from_lines(lines)
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+            raise damaged(folder, f"its files cannot be read ({error})") from error
+        counts = {manifest.count, len(self), self.index.ntotal}
+        if len(counts) > 1 or self.index.d != self.encoder.dim:
+            raise damaged(folder, "its vectors and passages do not match")
+
+
+def _make_index(dim: int, factory: str) -> faiss.Index:
+    try:
+        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{factory!r} is no FAISS index factory string for {dim} dimensions; examples: "
+            "Flat, HNSW32, SQ8, 'IVF256,Flat'"
+        ) from error
+
+
+def _normalised(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """A copy of ``vectors`` [n, d] with rows of length 1; zero rows stay zero."""
+    rows = np.array(vectors, dtype=np.float32, order="C")
+    faiss.normalize_L2(rows)
+    return rows
+
+
+def _check_vectors(vectors: NDArray[Any], shape: tuple[int, int]) -> None:
+    if vectors.shape != shape:
+        raise InputError(f"vectors must have the shape {shape}, not {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise InputError("vectors hold NaN or infinity")
+
+
+def _check_encoder(folder: Path, manifest: Manifest, encoder: TextEncoder) -> None:
+    ours = encoder.fingerprint
+    if ours.digest != manifest.fingerprint:
+        raise RetrievalError(
+            f"the index in {folder} was made by the encoder {manifest.encoder!r} (fingerprint "
+            f"{manifest.fingerprint[:12]}), not by {ours.model!r} ({ours.digest[:12]}): "
+            "load it with the first, or build it again with the second"
+        )
