@@ -14,7 +14,7 @@ from ragpack.types import Passage, Segment, Span, TextArtifact, merge_spans, ren
 
 __all__ = ["Draft", "assemble", "fit", "is_empty"]
 
-_SEPARATOR_TOKENS = 2
+_SEPARATOR_TOKENS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,12 @@ def _units(drafts: Sequence[Draft], counter: TokenCounter) -> list[_Unit]:
 def _greedy(
     drafts: Sequence[Draft], units: Sequence[_Unit], budget: int, counter: TokenCounter
 ) -> list[_Unit]:
-    titles = counter.count([draft.passage.title for draft in drafts])
+    titles = counter.count([f"{d.passage.title}\n" if d.passage.title else "" for d in drafts])
     spent, opened, kept = 0, set[int](), list[_Unit]()
     for unit in units:
-        opening = 0 if unit.owner in opened else titles[unit.owner] + _SEPARATOR_TOKENS
+        opening = 0
+        if unit.owner not in opened:
+            opening = titles[unit.owner] + (_SEPARATOR_TOKENS if opened else 0)
         if spent + unit.tokens + opening <= budget:
             spent += unit.tokens + opening
             opened.add(unit.owner)

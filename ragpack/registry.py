@@ -72,6 +72,8 @@ def load(group: Group, name: str) -> Any:
     try:
         return points[name].load()
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith("ragpack"):
+            raise  # our own fault, not a missing extra
         raise missing_extra(error, f"the {_WORD[group]} {name!r}") from error
 
 

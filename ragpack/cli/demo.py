@@ -2,7 +2,9 @@
 
 import json as jsonlib
 import sys
+from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,9 +21,14 @@ from ragpack.pipeline import ContextPacker
 from ragpack.report import PackedContext
 from ragpack.types import Answer
 
-__all__ = ["demo"]
+__all__ = ["demo", "handbook", "questions"]
 
 _K = 8
+
+
+def handbook() -> AbstractContextManager[Path]:
+    """The sample corpus as a file."""
+    return as_file(files("ragpack") / "data" / "handbook.jsonl")
 
 
 def questions() -> list[dict[str, Any]]:
@@ -43,7 +50,7 @@ def demo(
     store = registry.open_store(config.store_url())
     folder = config.home() / "demo-index"
     try:
-        with as_file(files("ragpack") / "data" / "handbook.jsonl") as corpus:
+        with handbook() as corpus:
             indexed = build_index(corpus, folder, [config.DEFAULT_METHOD], store)
         found = open_index(folder).search(query, _K)
         with ContextPacker(config.DEFAULT_METHOD, store=store) as packer:

@@ -1,7 +1,7 @@
 """Sentence encoders: texts to vectors, batched by tokens, the same for every order of calls."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,13 @@ __all__ = ["SentenceEncoder", "load_encoder"]
 _BATCH_TOKENS = 8192
 
 
+@lru_cache(maxsize=4)
 def load_encoder(
     name: str, device: str | None = None, max_tokens: int | None = None
 ) -> "SentenceEncoder":
     """An encoder by name: a sentence-transformers model, or a plain checkpoint to be mean-pooled.
 
+    Calls with equal arguments share one model, so a retriever and a compressor load it once.
     RECOMP's Contriever checkpoints are of the second sort (mean pooling, no normalisation).
 
     Args:

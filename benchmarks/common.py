@@ -1,0 +1,66 @@
+"""What every benchmark shares: arms timed in turn, medians with their spread, the machine."""
+
+import argparse
+import json
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["DATA", "environment", "interleave", "parser", "report", "spread"]
+
+DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser with the options that every benchmark has."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--runs", type=int, default=20, help="timed rounds after one warm-up")
+    return made
+
+
+def interleave(arms: Mapping[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
+    """Milliseconds of each arm, called in turn (A B A B …) so that drift hits all alike."""
+    for arm in arms.values():
+        arm()
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(runs):
+        for name, arm in arms.items():
+            start = time.perf_counter()
+            arm()
+            times[name].append((time.perf_counter() - start) * 1000.0)
+    return times
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, extremes and count."""
+    return {
+        "median": round(statistics.median(values), 3),
+        "min": round(min(values), 3),
+        "max": round(max(values), 3),
+        "n": len(values),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """What the figures depend on."""
+    packages = ("ragpack-middleware", "torch", "transformers", "sentence-transformers", "numpy")
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "python": platform.python_version(),
+        "cpu": platform.processor() or platform.machine(),
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def report(figures: Mapping[str, Any]) -> None:
+    """Write the figures and their environment to stdout as JSON."""
+    sys.stdout.write(json.dumps({**figures, "environment": environment()}, indent=2) + "\n")

@@ -1,0 +1,5 @@
+"""``python -m ragpack.cli``."""
+
+from ragpack.cli import main
+
+main()
