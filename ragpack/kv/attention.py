@@ -66,6 +66,8 @@ def _attention(
         plan, window = mark
         segments = plan.segments(key.shape[2], query.shape[2], window)
         temperature, power = plan.temperature, plan.scale
+        if plan.observe is not None:
+            plan.observe(query, key, scale)
     outputs, masses = [], []
     for segment in segments:
         heat = temperature if segment.context else 1.0

@@ -19,7 +19,7 @@ MARK = "ragpack_plan"
 _GROWTH = 64
 
 
-class ComposedLayer(DynamicLayer):
+class ComposedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """One layer's keys and values in a buffer with room to grow: a new token copies nothing.
 
     Never crops to a sliding window: with shared positions an index says nothing about distance, so
@@ -33,7 +33,7 @@ class ComposedLayer(DynamicLayer):
     """
 
     def __init__(self, keys: Tensor, values: Tensor, plan: Plan, window: int | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._buffers, self._plan, self._window = (keys, values), plan, window
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
@@ -52,10 +52,10 @@ class ComposedLayer(DynamicLayer):
                 _place(buffer, states, self._plan.columns)
             else:
                 buffer[:, :, filled:length] = states
-        self._expose(length)
-        keys = self.keys.view_as(self.keys)  # a view of its own, so that the mark ends with it
-        setattr(keys, MARK, (self._plan, self._window))
-        return keys, self.values
+        keys, values = self._expose(length)
+        marked = keys.view_as(keys)  # a tensor of its own, so that the mark ends with it
+        setattr(marked, MARK, (self._plan, self._window))
+        return marked, values
 
     def _make_room(self, length: int) -> None:
         capacity = self._buffers[0].shape[2]
@@ -67,8 +67,10 @@ class ComposedLayer(DynamicLayer):
             )
             self._buffers = (keys, values)
 
-    def _expose(self, length: int) -> None:
-        self.keys, self.values = (part[:, :, :length] for part in self._buffers)
+    def _expose(self, length: int) -> tuple[Tensor, Tensor]:
+        keys, values = (part[:, :, :length] for part in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def _place(buffer: Tensor, states: Tensor, columns: Tensor) -> None:

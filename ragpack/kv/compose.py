@@ -131,7 +131,7 @@ def _compose(
     device = encoder.model.device
     plan.positions, plan.columns = plan.positions.to(device), plan.columns.to(device)
     return Composed(
-        cache=composed_cache(keys, values, plan, encoder.layout.windows),
+        cache=composed_cache(list(keys), list(values), plan, encoder.layout.windows),
         plan=plan,
         input_ids=ids.to(device),
         position_ids=plan.query_positions(),

@@ -92,7 +92,8 @@ class KVEncoder:
         """A batch of similar lengths, padded on the right where nothing looks."""
         width = max(map(len, passages))
         if width == 0:
-            yield from (self._artifact(*(part[:, :, :0] for part in self.prefix), ()) for _ in passages)
+            keys, values = (part[:, :, :0] for part in self.prefix)
+            yield from (self._artifact(keys, values, ()) for _ in passages)
             return
         ids = torch.zeros(len(passages), width, dtype=torch.long)
         for row, passage in enumerate(passages):
@@ -128,11 +129,8 @@ class KVEncoder:
 
 def _stacked(cache: DynamicCache) -> tuple[Tensor, Tensor]:
     """Keys and values of all layers, each [layers, rows, kv_heads, tokens, head_dim]."""
-    layers = cache.layers
-    return (
-        torch.stack([layer.keys for layer in layers]),
-        torch.stack([layer.values for layer in layers]),
-    )
+    keys, values, _ = zip(*cache, strict=True)
+    return torch.stack(keys), torch.stack(values)
 
 
 def _expanded(prefix: tuple[Tensor, Tensor], rows: int) -> DynamicCache:

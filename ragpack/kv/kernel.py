@@ -42,17 +42,17 @@ def attend(
     kv_heads = key.shape[1]
     group = heads // kv_heads
     folded = query.reshape(rows * kv_heads, group, queries, dim)
-    shared = [
-        part.flatten(0, 1)[:, None].expand(-1, group, -1, -1) for part in (key, value)
-    ]
+    keys, values = (part.flatten(0, 1)[:, None].expand(-1, group, -1, -1) for part in (key, value))
     if mask is not None:
         mask = mask.to(query.dtype)
         mask = mask if mask.shape[0] == 1 else mask.repeat_interleave(kv_heads, dim=0)
     if query.device.type == "cpu" and softcap is None:
-        out, lse = _flash_cpu(folded, *shared, 0.0, causal, attn_mask=mask, scale=scale)
+        out, lse = _flash_cpu(folded, keys, values, 0.0, causal, attn_mask=mask, scale=scale)
         lse = _blind_to_minus_infinity(lse, mask)
     else:
-        out, lse = _written_out(folded, *shared, scale, _explicit(mask, causal, folded), softcap)
+        out, lse = _written_out(
+            folded, keys, values, scale, _explicit(mask, causal, folded), softcap
+        )
     return out.reshape(query.shape), lse.reshape(rows, heads, queries)
 
 

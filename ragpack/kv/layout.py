@@ -93,5 +93,5 @@ def _max_positions(config: Any) -> int:
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") != "longrope":
         return longest
-    switch = rope.get("original_max_position_embeddings")
-    return min(longest, int(switch or getattr(config, "original_max_position_embeddings", longest)))
+    beside = getattr(config, "original_max_position_embeddings", None)
+    return min(longest, int(rope.get("original_max_position_embeddings") or beside or longest))

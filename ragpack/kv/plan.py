@@ -8,13 +8,19 @@ layers; nothing is global, so requests run side by side.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Plan", "Segment"]
+__all__ = ["Observer", "Plan", "Segment"]
+
+Observer = Callable[[Tensor, Tensor, float], None]
+"""Sees each layer's queries [rows, heads, new, dim], all keys [rows, kv_heads, n, dim], and the
+factor on the logits."""
 
 _HOLE = -1
 
@@ -46,6 +52,7 @@ class Plan:
         context: column range of APE's context group; empty otherwise.
         temperature: T of APE, divides the context's logits.
         scale: S of APE, a power on the context's share of the softmax.
+        observe: called by every layer's attention, to see what the query looks at.
     """
 
     positions: Tensor
@@ -54,7 +61,10 @@ class Plan:
     context: tuple[int, int] = (0, 0)
     temperature: float = 1.0
     scale: float = 1.0
-    _seen: dict[int | None, tuple[int, list[Segment]]] = field(default_factory=dict, repr=False)
+    observe: Observer | None = None
+    _seen: dict[int | None, tuple[int, int, list[Segment]]] = field(
+        default_factory=dict, repr=False
+    )
 
     @property
     def first_length(self) -> int:
@@ -68,10 +78,10 @@ class Plan:
     def segments(self, length: int, queries: int, window: int | None) -> list[Segment]:
         """How the last ``queries`` tokens see the first ``length`` columns, in a layer's window."""
         known = self._seen.get(window)
-        if known is None or known[0] != length:  # layers of one forward share the masks
-            known = (length, self._segments(length, queries, window))
+        if known is None or known[:2] != (length, queries):  # layers of a forward share the masks
+            known = (length, queries, self._segments(length, queries, window))
             self._seen[window] = known
-        return known[1]
+        return known[2]
 
     def _segments(self, length: int, queries: int, window: int | None) -> list[Segment]:
         keys = self._positions_to(length)
@@ -80,13 +90,14 @@ class Plan:
         bounds = [0, start, end, self.stored, length] if end > start else [0, self.stored, length]
         if queries > length - self.stored:  # some queries stand among the stored columns
             bounds = [0, length]
-        pairs = [(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+        pairs = [(a, b) for a, b in pairwise(bounds) if b > a]
         return [self._segment(keys, asked, a, b, window) for a, b in pairs]
 
     def _positions_to(self, length: int) -> Tensor:
         """Positions [rows, length]; new tokens count on from the last one."""
-        extra = torch.arange(1, max(0, length - self.first_length) + 1, device=self.positions.device)
-        return torch.cat([self.positions, self.positions[:, -1:] + extra], dim=1)
+        known = self.positions[:, :length]
+        further = torch.arange(1, length - known.shape[1] + 1, device=known.device)
+        return torch.cat([known, known[:, -1:] + further], dim=1)
 
     def _asked(self, keys: Tensor, queries: int) -> Tensor:
         first = keys.shape[1] == self.first_length and queries == self.columns.shape[1]

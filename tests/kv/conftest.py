@@ -91,7 +91,9 @@ def tiny_model() -> Callable[..., torch.nn.Module]:
             class_name, settings = _MODELS[name]
             config = getattr(transformers, class_name)(**(_SHAPE | settings))
             torch.manual_seed(7)
-            model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float64, experts_implementation="eager")
+            model = transformers.AutoModelForCausalLM.from_config(
+                config, dtype=torch.float64, experts_implementation="eager"
+            )
             made[name] = model.eval()
         return made[name]
 
