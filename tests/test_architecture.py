@@ -19,7 +19,7 @@ ADAPTERS = ("cache_store", "compressors", "retrievers")
 FLOORS = (
     {"", "bench", "cli", "index", "service", "train"},
     {"account", "cache", "deadline", "flight", "handoff", "pipeline", "planner"},
-    {"budget", "codec", "corpus", "kv", "models", "registry", "sentences"},
+    {"budget", "codec", "corpus", "kv", "models", "registry", "sentences", "tracing"},
     {"keys", "protocols"},
     {"config", "digest", "errors", "report", "text", "types"},
 )
