@@ -9,6 +9,7 @@
 | ``RAGPACK_BYPASS`` | 1: pass every context on uncompressed | 0 |
 | ``RAGPACK_PLUGINS`` | names of foreign plug-ins that may load, comma-separated | all |
 | ``RAGPACK_DOWNLOAD`` | 1: models may be fetched from the hub | 0 |
+| ``RAGPACK_API_KEY`` | bearer key sent to ``openai://`` and ``vllm://`` decoders | none |
 """
 
 import os
@@ -19,6 +20,7 @@ __all__ = [
     "DEFAULT_ENCODER",
     "DEFAULT_METHOD",
     "allowed_plugins",
+    "api_key",
     "bypass",
     "downloads_allowed",
     "home",
@@ -77,3 +79,8 @@ def allowed_plugins() -> frozenset[str] | None:
     if value is None:
         return None
     return frozenset(name.strip() for name in value.split(",") if name.strip())
+
+
+def api_key() -> str | None:
+    """The bearer key that is sent to OpenAI-compatible decoders."""
+    return os.environ.get("RAGPACK_API_KEY", "").strip() or None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from ragpack.report import PackedContext
 from ragpack.types import Answer, Artifact, Fingerprint, Kind, Passage
@@ -39,14 +39,17 @@ class Compressor(ABC):
     ``compress`` is the dear part; its artifacts are kept in the store under ``fingerprint``.
     ``select`` is the cheap part, done for every request and never stored.
 
-    ``query_aware`` says whether ``compress`` reads the query: if it does, the query is part of the
-    key. ``cached`` is False for methods so cheap that storing them would cost more.
+    ``kind`` says what the decoder gets: text, soft tokens or KV. ``query_aware`` says whether
+    ``compress`` reads the query: if it does, the query is part of the key. ``cached`` is False for
+    methods so cheap that storing them would cost more. A method with the scope ``set`` reads all
+    passages of a request as one: it gets a single passage made of them, in order.
     """
 
     name: ClassVar[str]
     kind: ClassVar[Kind]
     query_aware: ClassVar[bool]
     cached: ClassVar[bool] = True
+    scope: ClassVar[Literal["passage", "set"]] = "passage"
 
     @property
     @abstractmethod
@@ -151,6 +154,7 @@ class TextEncoder(Protocol):
         ...
 
 
+@runtime_checkable
 class Retriever(Protocol):
     """Finds passages for a query."""
 
@@ -159,6 +163,7 @@ class Retriever(Protocol):
         ...
 
 
+@runtime_checkable
 class Packer(Protocol):
     """Packs passages for a query; :class:`ragpack.ContextPacker` is the one ragpack ships."""
 
@@ -177,17 +182,22 @@ class TokenCounter(Protocol):
         ...
 
 
+@runtime_checkable
 class Decoder(Protocol):
-    """Answers a query from a packed context."""
+    """Answers a query from a packed context, or from a context given as plain text."""
 
     def generate(
-        self, context: PackedContext, query: str, *, max_new_tokens: int = 128, **settings: Any
+        self, context: PackedContext | str, query: str, *, max_new_tokens: int = 128
     ) -> Answer:
         """The whole answer with its times and token counts."""
         ...
 
     def stream(
-        self, context: PackedContext, query: str, *, max_new_tokens: int = 128, **settings: Any
+        self, context: PackedContext | str, query: str, *, max_new_tokens: int = 128
     ) -> Iterator[str]:
         """The answer in pieces, as they come."""
+        ...
+
+    def score(self, context: PackedContext | str, query: str, continuation: str) -> list[float]:
+        """Log-probability of each token of ``continuation`` as the answer's beginning."""
         ...
