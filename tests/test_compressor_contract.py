@@ -160,12 +160,14 @@ def test_keeps_no_more_tokens_than_it_was_given(method, counter) -> None:
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_passages_give_a_result_or_a_clear_error(method, kind: str, capfd) -> None:
     passages = [PASSAGES[0], ODD[kind]]
+    artifacts = []
     with suppress(RagpackError):
         artifacts = method.compress(passages, QUERY)
-        chosen = method.select(QUERY, passages, stored(method, passages, artifacts))
-        for passage, artifact, choice in zip(passages, artifacts, chosen, strict=True):
-            check(passage, artifact)
-            check(passage, choice)
+    passages = passages[: len(artifacts)]
+    chosen = method.select(QUERY, passages, stored(method, passages, artifacts))
+    for passage, artifact, choice in zip(passages, artifacts, chosen, strict=True):
+        check(passage, artifact)
+        check(passage, choice)
     assert capfd.readouterr() == ("", "")
 
 
