@@ -15,11 +15,16 @@ __all__ = ["Outcome", "Tokens", "account"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A passage, where its artifact came from, and what the method chose of it (None: all)."""
+    """A passage, where its artifact came from, and what the method chose of it (None: all).
+
+    ``sources`` are the request's passages that it is made of: itself, or for a method that reads
+    the whole set as one, all of them.
+    """
 
     passage: Passage
     look: Lookup
     choice: Artifact | None
+    sources: tuple[Passage, ...]
 
     @property
     def draft(self) -> Draft:
@@ -68,36 +73,38 @@ def account(
 ) -> tuple[tuple[PassageReport, ...], Tokens]:
     """One row for each of ``passages``, in order, and the tokens of the whole context.
 
-    ``outcomes`` and ``segments`` stand for the same passages, or for those without their twins.
+    The ``sources`` of ``outcomes`` are the same passages, or those without their twins.
     """
-    kept = [segment for segment in segments if not is_empty(segment)]
-    plain = "\n\n".join(passage.full_text for passage in passages)
-    texts = [plain, render(kept)]
-    texts += [outcome.passage.full_text for outcome in outcomes]
+    sources = [source for outcome in outcomes for source in outcome.sources]
+    texts = ["\n\n".join(passage.full_text for passage in passages)]
+    texts += [render([segment for segment in segments if not is_empty(segment)])]
+    texts += [source.full_text for source in sources]
     texts += ["" if is_empty(segment) else segment.text for segment in segments]
-    counts = counter.count(texts)
-    before, after = counts[2 : 2 + len(outcomes)], counts[2 + len(outcomes) :]
-    rows = [
-        PassageReport(
-            id=outcome.passage.id,
-            kept=segment.spans,
-            tokens_in=before[i],
-            tokens_out=after[i],
-            cache=outcome.look.result,
-            reason=outcome.reason(segment),
-        )
-        for i, (outcome, segment) in enumerate(zip(outcomes, segments, strict=True))
-    ]
+    before, after, *counts = counter.count(texts)
+    parts = zip(outcomes, segments, counts[len(sources) :], strict=True)
+    merged = [row for part in parts for row in _rows(*part)]
+    rows = [replace(row, tokens_in=n) for row, n in zip(merged, counts, strict=False)]
     if len(rows) < len(passages):
-        rows = _with_twins(passages, outcomes, rows)
-    return tuple(rows), Tokens(counts[0], counts[1])
+        rows = _with_twins(passages, sources, rows)
+    return tuple(rows), Tokens(before, after)
+
+
+def _rows(outcome: Outcome, segment: Segment, tokens_out: int) -> list[PassageReport]:
+    """A row for each source; what several of them share is counted at the first."""
+    reason = outcome.reason(segment)
+    first, *others = (
+        PassageReport(source.id, segment.spans, 0, 0, outcome.look.result, reason)
+        for source in outcome.sources
+    )
+    together = [replace(row, reason=row.reason or f"together with {first.id}") for row in others]
+    return [replace(first, tokens_out=tokens_out), *together]
 
 
 def _with_twins(
-    passages: Sequence[Passage], outcomes: Sequence[Outcome], rows: Sequence[PassageReport]
+    passages: Sequence[Passage], sources: Sequence[Passage], rows: Sequence[PassageReport]
 ) -> list[PassageReport]:
     """``rows`` with one more for each passage whose text another one already carries."""
-    by_digest = {o.passage.digest: row for o, row in zip(outcomes, rows, strict=True)}
+    by_digest = {source.digest: row for source, row in zip(sources, rows, strict=True)}
     seen: set[str] = set()
     lines = []
     for passage in passages:

@@ -7,6 +7,7 @@ import asyncio
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from types import TracebackType
@@ -123,15 +124,19 @@ class ContextPacker:
         timer = StageTimer()
         budget = self.budget if budget is None else budget
         if config.bypass():
-            untouched = [Outcome(p, Lookup(None, "bypassed"), None) for p in passages]
+            untouched = [Outcome(p, Lookup(None, "bypassed"), None, (p,)) for p in passages]
             return self._finish(query, passages, untouched, None, timer)
         unique = _without_twins(passages)
+        whole = self.compressor.scope == "set"
+        units = _merged(unique) if whole else unique
         with timer.stage("fetch"):
-            looked = self.cache.fetch(unique, query, Deadline(self.deadline_ms))
+            looked = self.cache.fetch(units, query, Deadline(self.deadline_ms))
         if self.strict:
             _raise_first(looked)
         with timer.stage("select"):
-            outcomes = self._select(query, unique, looked, budget)
+            outcomes = self._select(query, units, looked, budget)
+        if whole:
+            outcomes = _unmerged(outcomes, unique)
         return self._finish(query, passages, outcomes, budget, timer)
 
     async def apack(
@@ -169,7 +174,8 @@ class ContextPacker:
         budget: int | None,
     ) -> list[Outcome]:
         """The method's choice for each passage; None where the whole text must stand in."""
-        outcomes = [Outcome(p, look, None) for p, look in zip(passages, looked, strict=True)]
+        pairs = zip(passages, looked, strict=True)
+        outcomes = [Outcome(passage, look, None, (passage,)) for passage, look in pairs]
         usable = [i for i, look in enumerate(looked) if look.artifact is not None]
         artifacts = [look.artifact for look in looked if look.artifact is not None]
         if not usable:
@@ -178,14 +184,14 @@ class ContextPacker:
             some = [passages[i] for i in usable]
             choices = self.compressor.select(query, some, artifacts, budget)
             for i, choice in zip(usable, choices, strict=True):
-                outcomes[i] = Outcome(passages[i], looked[i], choice)
+                outcomes[i] = replace(outcomes[i], choice=choice)
         except Exception as error:  # fail open: the original text is always an answer
             if self.strict:
                 raise
             self.cache.warn_once(f"select failed: {type(error).__name__}", error)
             for i in usable:
                 failed = Lookup(None, looked[i].result, type(error).__name__, error)
-                outcomes[i] = Outcome(passages[i], failed, None)
+                outcomes[i] = replace(outcomes[i], look=failed, choice=None)
         return outcomes
 
     def _finish(
@@ -245,6 +251,19 @@ def _without_twins(passages: Sequence[Passage]) -> list[Passage]:
     for passage in passages:
         first.setdefault(passage.digest, passage)
     return list(first.values())
+
+
+def _merged(passages: Sequence[Passage]) -> list[Passage]:
+    """The passages as one, in order; none of none."""
+    ident, text = "+".join(p.id for p in passages), "\n".join(p.full_text for p in passages)
+    return [Passage(ident, text)] if passages else []
+
+
+def _unmerged(outcomes: Sequence[Outcome], passages: Sequence[Passage]) -> list[Outcome]:
+    """The outcome of passages merged into one: theirs together, or each its own text again."""
+    if not outcomes or outcomes[0].choice is not None:
+        return [replace(outcome, sources=tuple(passages)) for outcome in outcomes]
+    return [Outcome(passage, outcomes[0].look, None, (passage,)) for passage in passages]
 
 
 def _raise_first(looked: Sequence[Lookup]) -> None:

@@ -49,7 +49,11 @@ def ragpack(
 def corpus(tmp_path: Path) -> Path:
     path = tmp_path / "corpus.jsonl"
     rows = [
-        {"id": "fox", "title": "Foxes", "text": "The fox is red. It hunts at night. Snow is white."},
+        {
+            "id": "fox",
+            "title": "Foxes",
+            "text": "The fox is red. It hunts at night. Snow falls.",
+        },
         {"id": "sea", "title": "Seas", "text": "The sea is salt. Ships cross it. Gulls follow."},
         {"id": "bee", "title": "Bees", "text": "Bees make honey. A hive has one queen."},
     ]

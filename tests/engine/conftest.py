@@ -1,7 +1,6 @@
 """Methods that misbehave in known ways: real compressors, registered nowhere."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -61,12 +60,3 @@ def passages() -> list[Passage]:
         Passage("b", "The engine was never built. Ada wrote notes about it."),
         Passage("c", "Rain fell for a week. Nobody wrote it down.", "Weather"),
     ]
-
-
-def sleeper(seconds: float) -> Callable[[Sequence[Passage]], None]:
-    return lambda _: time.sleep(seconds)
-
-
-@pytest.fixture
-def slow(scripted: type[Scripted]) -> Scripted:
-    return scripted(sleeper(0.4))

@@ -1,5 +1,7 @@
 """The budget holds to the token, keeps the best, and loses no passage's order."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +19,9 @@ text = st.lists(sentence, min_size=1, max_size=6).map(" ".join)
 def drafts(draw: st.DrawFn) -> list[Draft]:
     made = []
     for number in range(draw(st.integers(0, 6))):
-        passage = Passage(str(number), draw(text), draw(st.sampled_from(["", "Title", "A title: 2"])))
+        passage = Passage(
+            str(number), draw(text), draw(st.sampled_from(["", "Title", "A title: 2"]))
+        )
         spans = sentence_spans(passage.text)
         scores = draw(st.lists(st.floats(-3, 3), min_size=len(spans), max_size=len(spans)))
         choice = TextArtifact(spans, tuple(scores))
@@ -87,4 +91,4 @@ def test_merged_spans_cover_the_same_words(body: str, data: st.DataObject) -> No
     merged = merge_spans(body, spans)
     words = " ".join(body[a:b] for a, b in spans).split()
     assert " ".join(body[a:b] for a, b in merged).split() == words
-    assert all(a[1] < b[0] for a, b in zip(merged, merged[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in pairwise(merged))
