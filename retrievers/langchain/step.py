@@ -1,0 +1,118 @@
+"""The step between retriever and chain: documents in, packed documents out, as a run of its own.
+
+LangChain fires no events for document compressors, so the step is a runnable: a trace shows it as a
+child of the retriever, with its time. The account of each call, dropped passages included, goes
+out as the custom event ``ragpack.report``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypedDict
+
+from langchain_core.callbacks import dispatch_custom_event
+from langchain_core.documents import Document
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+
+from ragpack.errors import ConfigError
+from ragpack.protocols import Packer
+from ragpack.report import PackReport
+from ragpack.retrievers.langchain.documents import Packed, as_passages, packed_documents
+
+__all__ = ["REPORT_EVENT", "PackInput", "PackStep", "at_least_one"]
+
+REPORT_EVENT = "ragpack.report"
+
+
+class PackInput(TypedDict):
+    """What the step reads, and what a trace shows of it."""
+
+    query: str
+    documents: Sequence[Document]
+
+
+class _Round(NamedTuple):
+    """What one call to the packer gave."""
+
+    packed: list[Packed]
+    report: PackReport
+
+    @property
+    def budget_spent(self) -> bool:
+        """Whether something was left out for want of budget."""
+        return any(row.reason == "budget" for row in self.report.passages)
+
+
+@dataclass(frozen=True, slots=True)
+class PackStep:
+    """How documents are packed.
+
+    Args:
+        packer: does the work; deadline, store and fallbacks are its own.
+        budget: most tokens of all documents together; the packer's own where None.
+        title_key: the metadata field that holds a document's title.
+        k: how many documents to return. Where nothing of a document is kept, the next one waiting
+            takes its place, until the budget is spent or none is left.
+    """
+
+    packer: Packer
+    budget: int | None = None
+    title_key: str | None = None
+    k: int | None = None
+
+    def runnable(self) -> Runnable[PackInput, list[Document]]:
+        """The step as LangChain runs it; asynchronously in a worker thread."""
+        return RunnableLambda(self._run, name="ragpack.compress")
+
+    def _run(self, given: PackInput, config: RunnableConfig) -> list[Document]:
+        query, documents = given["query"], given["documents"]
+        if self.k is None:
+            packed = self._round(query, documents, config).packed
+        else:
+            packed = self._rounds(query, self._without_twins(documents), self.k, config)
+        return [one.document for one in packed]
+
+    def _rounds(
+        self, query: str, waiting: list[Document], k: int, config: RunnableConfig
+    ) -> list[Packed]:
+        """Pack the first ``k``, then the next in place of those of which nothing was kept."""
+        packed: list[Packed] = []
+        budgeted = False
+        while waiting and (missing := k - len(_sources(packed))) > 0:
+            more, waiting = waiting[:missing], waiting[missing:]
+            if budgeted:  # a budget holds for all of them together
+                more, packed = _sources(packed) + more, []
+            latest = self._round(query, more, config)
+            packed = packed + latest.packed
+            budgeted = latest.report.budget is not None
+            if latest.budget_spent:
+                break
+        return packed
+
+    def _round(self, query: str, documents: Sequence[Document], config: RunnableConfig) -> _Round:
+        passages = as_passages(documents, self.title_key)
+        packed = self.packer.pack(query, passages, budget=self.budget)
+        dispatch_custom_event(REPORT_EVENT, packed.to_dict(), config=config)
+        return _Round(packed_documents(documents, passages, packed), packed.report)
+
+    def _without_twins(self, documents: Sequence[Document]) -> list[Document]:
+        """The documents in order, each title and text once, so that a twin takes up no place."""
+        first: dict[tuple[str, str], Document] = {}
+        for passage, document in zip(
+            as_passages(documents, self.title_key), documents, strict=True
+        ):
+            first.setdefault((passage.title, passage.text), document)
+        return list(first.values())
+
+
+def _sources(packed: Sequence[Packed]) -> list[Document]:
+    return [source for one in packed for source in one.sources]
+
+
+def at_least_one(name: str, value: int | None) -> None:
+    """Check a setting that may be None.
+
+    Raises:
+        ConfigError: ``value`` is below 1.
+    """
+    if value is not None and value < 1:
+        raise ConfigError(f"{name} must be at least 1, not {value}")

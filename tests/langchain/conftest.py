@@ -1,0 +1,109 @@
+"""Real documents in a real vector store, packers that close, and retrievers of several habits."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from ragpack import ContextPacker
+from ragpack.config import DEFAULT_ENCODER
+from ragpack.models import SentenceEncoder, load_encoder
+from ragpack.protocols import Compressor
+from ragpack.sentences import sentence_spans
+from ragpack.types import Artifact, Fingerprint, Passage, TextArtifact
+
+MakePacker = Callable[..., ContextPacker]
+
+
+class Keyword(Compressor):
+    """Keeps the sentences that hold the query, and nothing of a passage without one."""
+
+    name = "keyword"
+    kind = "text"
+    query_aware = True
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(self.name)
+
+    def compress(self, passages: Sequence[Passage], query: str | None) -> list[Artifact]:
+        return [
+            TextArtifact(
+                tuple(s for s in sentence_spans(p.text) if (query or "") in p.text[s[0] : s[1]])
+            )
+            for p in passages
+        ]
+
+
+class Shelf(BaseRetriever):
+    """Gives all its documents, however many are asked for."""
+
+    documents: list[Document]
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+        return list(self.documents)
+
+
+class Encoded(Embeddings):
+    """ragpack's encoder as LangChain's embeddings."""
+
+    def __init__(self, encoder: SentenceEncoder) -> None:
+        self.encoder = encoder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self.encoder.encode(texts).tolist()
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+@pytest.fixture
+def keyword() -> Keyword:
+    return Keyword()
+
+
+@pytest.fixture
+def shelf() -> type[Shelf]:
+    return Shelf
+
+
+@pytest.fixture(scope="session")
+def encoder() -> SentenceEncoder:
+    return load_encoder(DEFAULT_ENCODER)
+
+
+@pytest.fixture(scope="session")
+def handbook() -> list[Document]:
+    lines = files("ragpack").joinpath("data", "handbook.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in lines.splitlines()[:40]]
+    return [
+        Document(row["text"], id=row["id"], metadata={"title": row["title"], "source": "handbook"})
+        for row in rows
+    ]
+
+
+@pytest.fixture(scope="session")
+def vector_store(handbook: list[Document], encoder: SentenceEncoder) -> InMemoryVectorStore:
+    store = InMemoryVectorStore(Encoded(encoder))
+    store.add_documents(handbook)
+    return store
+
+
+@pytest.fixture
+def make_packer() -> Iterator[MakePacker]:
+    """``ContextPacker`` with a store in memory unless one is named."""
+    made: list[ContextPacker] = []
+
+    def make(method: str | Compressor = "identity", **settings: Any) -> ContextPacker:
+        made.append(ContextPacker(method, **{"store": "memory://", **settings}))
+        return made[-1]
+
+    yield make
+    for packer in made:
+        packer.close()
