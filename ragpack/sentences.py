@@ -92,7 +92,7 @@ def _ends_by_rule(block: str) -> list[int]:
         match.end()
         for match in _TERMINAL.finditer(block)
         if not (
-            match[0].startswith(". ")
+            match[0].rstrip() == "."
             and _ABBREVIATION.search(block, max(0, match.start() - 8), match.start())
         )
     ]
