@@ -9,9 +9,9 @@ from transformers.cache_utils import DynamicCache
 from ragpack import config
 from ragpack.errors import ConfigError, HandoffError
 from ragpack.handoff.decoding import ModelInputs, greedy, log_probabilities
-from ragpack.handoff.prompt import INSTRUCTION, context_text, tokens_saved
-from ragpack.handoff.tokens import PromptTokenizer
 from ragpack.models import load_causal_lm
+from ragpack.models.prompt import INSTRUCTION, context_text, tokens_saved
+from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.report import PackedContext
 from ragpack.types import Answer, Usage
 

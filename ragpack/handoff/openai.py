@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 from ragpack import config
 from ragpack.errors import ConfigError, HandoffError
 from ragpack.handoff.chat_client import ChatClient
-from ragpack.handoff.prompt import INSTRUCTION, context_text, messages, tokens_saved
+from ragpack.models.prompt import INSTRUCTION, context_text, messages, tokens_saved
 from ragpack.report import PackedContext
 from ragpack.types import Answer, Usage
 
@@ -48,11 +48,17 @@ class OpenAIDecoder:
         """The decoder of ``openai://host:port/v1?model=NAME`` or ``vllm://host:port``.
 
         Raises:
-            ConfigError: the URL names no host.
+            ConfigError: the URL names no host, or a port that is none.
         """
-        parsed = urlsplit(url)
-        if not parsed.hostname:
-            raise ConfigError(f"no host in {url!r}; write openai://host:port/v1?model=NAME")
+        try:
+            parsed = urlsplit(url)
+            reachable = bool(parsed.hostname) and parsed.port != 0
+        except ValueError:  # what urllib raises for a port or an address that is none
+            reachable = False
+        if not reachable:
+            raise ConfigError(
+                f"no host or a wrong port in {url!r}; write openai://host:port/v1?model=NAME"
+            )
         path = parsed.path.rstrip("/") or "/v1"
         model = parse_qs(parsed.query).get("model", [None])[0]
         return cls(f"{SCHEMES[parsed.scheme]}://{parsed.netloc}{path}", model, **settings)

@@ -55,6 +55,7 @@ def _attention(
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    position_ids: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention output [rows, queries, heads, head_dim] in the form transformers asks for."""
@@ -64,6 +65,8 @@ def _attention(
         segments, temperature, power = [_plain(query, key, attention_mask)], 1.0, 1.0
     else:
         plan, window = mark
+        if position_ids is not None:
+            plan.require_positions(position_ids, key.shape[2])
         segments = plan.segments(key.shape[2], query.shape[2], window)
         temperature, power = plan.temperature, plan.scale
         if plan.observe is not None:

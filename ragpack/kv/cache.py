@@ -45,11 +45,11 @@ class ComposedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         """Take in new tokens [rows, kv_heads, new, head_dim]; returns all keys and values."""
         filled, new = self.get_seq_length(), key_states.shape[2]
         first = filled == self._plan.stored
-        length = self._plan.first_length if first else filled + new
+        length = self._plan.length_after_first(new) if first else filled + new
         self._make_room(length)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             if first:
-                _place(buffer, states, self._plan.columns)
+                _place(buffer, states, self._plan.columns_of_first(new))
             else:
                 buffer[:, :, filled:length] = states
         keys, values = self._expose(length)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ragpack.errors import HandoffError
+
 __all__ = ["Observer", "Plan", "Segment"]
 
 Observer = Callable[[Tensor, Tensor, float], None]
@@ -62,6 +64,7 @@ class Plan:
     temperature: float = 1.0
     scale: float = 1.0
     observe: Observer | None = None
+    _checked: int = -1
     _seen: dict[int | None, tuple[int, int, list[Segment]]] = field(
         default_factory=dict, repr=False
     )
@@ -71,9 +74,36 @@ class Plan:
         """Columns filled after the first forward."""
         return self.positions.shape[1]
 
+    def columns_of_first(self, new: int) -> Tensor:
+        """Columns [rows, new] that the first forward fills; what it was not planned for goes on."""
+        extra = torch.arange(new - self.columns.shape[1], device=self.columns.device)
+        further = (self.first_length + extra).expand(self.columns.shape[0], -1)
+        return torch.cat([self.columns, further], dim=1)
+
+    def length_after_first(self, new: int) -> int:
+        """Columns filled once the first forward has brought ``new`` tokens."""
+        return self.first_length + new - self.columns.shape[1]
+
     def query_positions(self) -> Tensor:
         """Positions [rows, tokens] of the first forward; 0 for padding."""
         return self.positions.gather(1, self.columns).clamp(min=0)
+
+    def require_positions(self, given: Tensor, length: int) -> None:
+        """Check the positions that the caller rotated by, once for each forward.
+
+        Raises:
+            HandoffError: they are not the plan's; every logit would be wrong without a word.
+        """
+        if self._checked == length:
+            return
+        keys = self._positions_to(length)
+        asked = self._asked(keys, given.shape[1])
+        if not bool(((asked == given) | (asked == _HOLE)).all()):
+            raise HandoffError(
+                f"position_ids {given.tolist()} do not fit the composed cache, which needs "
+                f"{asked.tolist()}: pass the position_ids that came with it"
+            )
+        self._checked = length
 
     def segments(self, length: int, queries: int, window: int | None) -> list[Segment]:
         """How the last ``queries`` tokens see the first ``length`` columns, in a layer's window."""
@@ -100,8 +130,11 @@ class Plan:
         return torch.cat([known, known[:, -1:] + further], dim=1)
 
     def _asked(self, keys: Tensor, queries: int) -> Tensor:
-        first = keys.shape[1] == self.first_length and queries == self.columns.shape[1]
-        return keys.gather(1, self.columns) if first else keys[:, -queries:]
+        """Positions [rows, queries] of the newest tokens; only in the first forward may some of
+        them stand among the stored columns.
+        """
+        first = keys.shape[1] == self.length_after_first(queries)
+        return keys.gather(1, self.columns_of_first(queries)) if first else keys[:, -queries:]
 
     def _segment(
         self, keys: Tensor, asked: Tensor, start: int, end: int, window: int | None

@@ -1,6 +1,7 @@
 """Tiny random decoders of every supported family."""
 
 import os
+import random
 from collections.abc import Callable
 
 import pytest
@@ -103,3 +104,42 @@ def tiny_model() -> Callable[..., torch.nn.Module]:
 @pytest.fixture(autouse=True)
 def _no_gradients() -> None:
     torch.set_grad_enabled(False)
+
+
+FAMILIES = sorted(set(_MODELS) - {"llama-dynamic"})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for ``family`` on every supported one."""
+    if "family" in metafunc.fixturenames:
+        metafunc.parametrize("family", FAMILIES)
+
+
+class Request:
+    """Random tokens of a request, the same for the same seed."""
+
+    def __init__(self, seed: int = 0, lengths: tuple[int, ...] = (13, 9, 17)) -> None:
+        numbers = random.Random(seed)
+        self.prefix, self.query = ([numbers.randrange(3, 190) for _ in range(n)] for n in (7, 6))
+        self.passages = [[numbers.randrange(3, 190) for _ in range(n)] for n in lengths]
+        self.context = [token for passage in self.passages for token in passage]
+
+    @property
+    def prompt(self) -> list[int]:
+        """The plain prompt."""
+        return [*self.prefix, *self.context, *self.query]
+
+
+@pytest.fixture(scope="session")
+def make_request() -> type[Request]:
+    return Request
+
+
+def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Largest difference over the largest value."""
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+@pytest.fixture(scope="session")
+def error_of() -> Callable[[torch.Tensor, torch.Tensor], float]:
+    return relative_error

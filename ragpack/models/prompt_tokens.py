@@ -10,7 +10,7 @@ from tokenizers.decoders import DecodeStream
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ragpack.errors import HandoffError
-from ragpack.handoff.prompt import parts
+from ragpack.models.prompt import parts
 from ragpack.models.token_counter import plain_tokenizer
 from ragpack.text import model_text
 
