@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from ragpack.errors import HandoffError
+from ragpack.errors import ConfigError, HandoffError
 from ragpack.handoff.sse import events
 
 __all__ = ["ChatClient"]
@@ -26,9 +26,14 @@ class ChatClient:
         base_url: such as ``http://localhost:8000/v1``.
         api_key: bearer key, or None.
         timeout: seconds to wait for a connection and for each piece of an answer.
+
+    Raises:
+        ConfigError: the key cannot be sent.
     """
 
     def __init__(self, base_url: str, api_key: str | None, timeout: float) -> None:
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise ConfigError("the API key holds characters that no HTTP header can carry")
         self.base_url = base_url.rstrip("/")
         self._timeout = timeout
         self._client = httpx.Client(
