@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ragpack.report import PackedContext, PackReport
-from ragpack.types import Passage
+from ragpack.types import Passage, Span
 
 __all__ = ["complain", "emit", "progress", "show_kept", "show_report", "talk", "talk_logs"]
 
@@ -73,15 +74,24 @@ def show_report(report: PackReport) -> None:
 
 
 def show_kept(packed: PackedContext, passages: list[Passage]) -> None:
-    """Every passage with what was kept in bold and what was dropped dimmed."""
+    """What was kept of every passage: highlighted in place, or alone where there is no colour."""
     kept = {row.id: row.kept for row in packed.report.passages}
+    in_place = talk.is_terminal and not talk.no_color
     for passage in passages:
-        line = Text(f"[{passage.id}] ", style="cyan") + Text(passage.title, style="bold cyan")
-        talk.print(line)
-        body = Text(passage.text, style="dim")
-        for start, end in kept.get(passage.id, ()):
-            body.stylize("not dim bold", start, end)
-        talk.print(body)
+        spans = kept.get(passage.id, ())
+        head = Text(f"[{passage.id}] ", style="cyan") + Text(passage.title, style="bold cyan")
+        talk.print(head if spans or in_place else head + Text("  (nothing kept)"))
+        if in_place:
+            talk.print(_highlighted(passage.text, spans))
+        for start, end in () if in_place else spans:
+            talk.print(Text(f"  {passage.text[start:end]}"), soft_wrap=True)
+
+
+def _highlighted(text: str, spans: Sequence[Span]) -> Text:
+    body = Text(text, style="dim")
+    for start, end in spans:
+        body.stylize("not dim bold", start, end)
+    return body
 
 
 def _headline(report: PackReport) -> str:
