@@ -25,7 +25,7 @@ from ragpack.handoff import open_decoder
 from ragpack.pipeline import ContextPacker
 from ragpack.types import Answer, Passage
 
-__all__ = ["ask", "plain_context"]
+__all__ = ["answer_dict", "ask", "plain_context"]
 
 
 def plain_context(query: str, passages: list[Passage]) -> Any:

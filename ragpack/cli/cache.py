@@ -14,7 +14,7 @@ from ragpack.codec import verify_frame
 from ragpack.errors import CorruptEntry
 from ragpack.protocols import CacheStore
 
-__all__ = ["app"]
+__all__ = ["app", "drop", "stats", "verify"]
 
 app = typer.Typer(no_args_is_help=True, help="Look into the store, verify it, drop a namespace.")
 

@@ -32,7 +32,7 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class _Check:
     """One thing that was tried; ``ok`` is None for a mere fact."""
 
     name: str
@@ -43,9 +43,9 @@ class Check:
 def doctor(store: Store = None, json: Json = False) -> None:
     """Check versions, models, the store and the folders; nothing is downloaded."""
     checks = [
-        Check("ragpack", None, ragpack.__version__),
-        Check("python", None, platform.python_version()),
-        *(Check(name, None, version(name)) for name in _PACKAGES),
+        _Check("ragpack", None, ragpack.__version__),
+        _Check("python", None, platform.python_version()),
+        *(_Check(name, None, version(name)) for name in _PACKAGES),
         _try("device", _device),
         _try("encoder", lambda: str(resolve(config.DEFAULT_ENCODER).path)),
         _try("decoder", lambda: str(resolve(config.DEFAULT_DECODER).path)),
@@ -61,11 +61,11 @@ def doctor(store: Store = None, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _try(name: str, probe: Callable[[], str]) -> Check:
+def _try(name: str, probe: Callable[[], str]) -> _Check:
     try:
-        return Check(name, True, probe())
+        return _Check(name, True, probe())
     except (RagpackError, OSError) as error:
-        return Check(name, False, str(error))
+        return _Check(name, False, str(error))
 
 
 def _device() -> str:
@@ -106,7 +106,7 @@ def _home() -> str:
     return f"{folder}, {shutil.disk_usage(folder).free / 1e9:.1f} GB free"
 
 
-def _show(checks: list[Check]) -> None:
+def _show(checks: list[_Check]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     marks = {True: Text("ok", "green"), False: Text("FAILED", "bold red"), None: Text("")}
     for check in checks:

@@ -21,7 +21,7 @@ from ragpack.protocols import CacheStore, Compressor
 __all__ = ["build_index", "index"]
 
 
-def precomputable(method: str) -> Compressor:
+def _precomputable(method: str) -> Compressor:
     """The compressor called ``method``, if anything of it can be computed without a query.
 
     Raises:
@@ -56,7 +56,7 @@ def build_index(
     kind = registry.load("retrievers", "faiss")
     exists = (folder / "manifest.json").exists()
     retriever = kind.load(folder, text_encoder) if exists else kind(text_encoder, factory=factory)
-    compressors = [DenseEncoder(text_encoder), *(precomputable(method) for method in methods)]
+    compressors = [DenseEncoder(text_encoder), *(_precomputable(method) for method in methods)]
     with ExitStack() as stack:
         caches = [
             ArtifactCache(
