@@ -115,7 +115,7 @@ class SentenceEncoder:
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         clean = [self._prompt + model_text(text) for text in texts]
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
-        for rows in token_batches([len(ids) for ids in tokens], _BATCH_TOKENS):
+        for rows in token_batches([len(ids) for ids in tokens], self._batch_tokens):
             vectors[rows] = self._forward([tokens[row] for row in rows])
         return vectors
 
