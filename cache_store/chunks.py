@@ -30,7 +30,7 @@ CHUNK_BYTES = (1 << 20) - 64
 INLINE_BYTES = 1 << 16
 MAX_VALUE_BYTES = 1 << 30
 _MAGIC = b"RPM1"
-_HEAD = struct.Struct("<4sQ")  # magic, size of the value
+_HEAD = struct.Struct("<4s4xQ")  # magic, size of the value; 16 bytes keep what follows aligned
 HEAD_BYTES = _HEAD.size
 
 

@@ -1,19 +1,20 @@
 """Settings of a store, written as the query part of its URL."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 from ragpack.errors import ConfigError
 
-__all__ = ["parse_bytes", "parse_count", "parse_seconds", "split_url"]
+__all__ = ["Parsers", "parse_bytes", "parse_count", "parse_seconds", "split_url"]
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+Parsers = Mapping[str, Callable[[str], Any]]
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
-def split_url(url: str, parsers: dict[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
+def split_url(url: str, parsers: Parsers) -> tuple[str, dict[str, Any]]:
     """The URL without its query, and the settings in it, each read by the parser of its name.
 
     Raises:

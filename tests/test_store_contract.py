@@ -15,7 +15,7 @@ from ragpack.registry import open_store
 KIB = 1 << 10
 MIB = 1 << 20
 SIZES = [0, 1, 15 * KIB, 64 * KIB, 64 * KIB + 1, MIB - 64, MIB, 3 * MIB + 17]
-KINDS = ["memory", "lmdb"]
+KINDS = ["memory", "lmdb", "redis"]
 
 
 def key(number, namespace="tenant"):
