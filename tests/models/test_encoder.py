@@ -19,7 +19,7 @@ TEXTS = [
     "文字は数える。",
     "👩‍👩‍👧‍👦 family",
     "nul \0 byte",
-    "long " * 2000,
+    "long " * 400,
     "A question about foxes?",
 ]
 
@@ -43,9 +43,9 @@ def test_a_vector_does_not_depend_on_its_neighbours(minilm: SentenceEncoder) -> 
 
 
 def test_many_texts_are_split_into_batches_and_come_back_in_order(minilm: SentenceEncoder) -> None:
-    texts = [f"{number} " * (1 + number % 40) for number in range(400)]
+    texts = [f"{number} " * (1 + number % 20) for number in range(200)]
     vectors = minilm.encode(texts)
-    np.testing.assert_allclose(vectors[::97], minilm.encode(texts[::97]), atol=1e-6)
+    np.testing.assert_allclose(vectors[::49], minilm.encode(texts[::49]), atol=1e-6)
 
 
 def test_nothing_in_nothing_out(minilm: SentenceEncoder) -> None:
@@ -63,9 +63,10 @@ def test_special_token_text_does_not_end_the_sentence(minilm: SentenceEncoder) -
 
 
 def test_threads_get_the_same_vectors(minilm: SentenceEncoder) -> None:
-    expected = minilm.encode(TEXTS)
+    texts = TEXTS[:5]
+    expected = minilm.encode(texts)
     with ThreadPoolExecutor(4) as pool:
-        for vectors in pool.map(minilm.encode, [TEXTS] * 8):
+        for vectors in pool.map(minilm.encode, [texts] * 8):
             np.testing.assert_array_equal(vectors, expected)
 
 
