@@ -19,6 +19,7 @@ from ragpack.flight import SingleFlight
 from ragpack.keys import CacheKey, make_key
 from ragpack.protocols import Buffer, CacheStore, Compressor
 from ragpack.report import CacheResult
+from ragpack.tracing import span
 from ragpack.types import Artifact, Passage
 
 __all__ = ["ArtifactCache", "Lookup"]
@@ -128,7 +129,9 @@ class ArtifactCache:
         if not self.compressor.cached:
             return [Lookup(None, "uncached")] * len(keys)
         try:
-            values = deadline.run(self._readers, self.store.get_many, [str(key) for key in keys])
+            with span("store", passages=len(keys)):
+                names = [str(key) for key in keys]
+                values = deadline.run(self._readers, self.store.get_many, names)
         except (CacheUnavailable, CompressionTimeout) as error:
             self.warn_once("store unavailable", error)
             return [Lookup(None, "unavailable", "store unavailable")] * len(keys)
@@ -157,6 +160,14 @@ class ArtifactCache:
         self, wanted: Mapping[CacheKey, Passage], query: str | None, deadline: Deadline
     ) -> dict[CacheKey, Lookup]:
         """Compute what no other thread is computing, and wait for the rest."""
+        if not wanted:
+            return {}
+        with span("compress", method=self.compressor.name, passages=len(wanted)):
+            return self._computed(wanted, query, deadline)
+
+    def _computed(
+        self, wanted: Mapping[CacheKey, Passage], query: str | None, deadline: Deadline
+    ) -> dict[CacheKey, Lookup]:
         flights, own = self._flights.join(list(wanted))
         work = {key: wanted[key] for key in own}
         if work and deadline.endless:

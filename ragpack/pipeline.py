@@ -22,6 +22,7 @@ from ragpack.errors import BudgetError, ConfigError
 from ragpack.models import load_token_counter
 from ragpack.protocols import CacheStore, Compressor, TokenCounter
 from ragpack.report import PackedContext, PackReport, StageTimer
+from ragpack.tracing import note, span
 from ragpack.types import Passage
 
 __all__ = ["ContextPacker", "make_compressor"]
@@ -121,8 +122,14 @@ class ContextPacker:
         Raises:
             RagpackError: only with ``strict``.
         """
+        with span("pack", method=self.compressor.name, passages=len(passages)):
+            packed = self._pack(query, passages, self.budget if budget is None else budget)
+            report = packed.report
+            note(tokens_in=report.tokens_in, tokens_out=report.tokens_out, hits=report.hits)
+            return packed
+
+    def _pack(self, query: str, passages: Sequence[Passage], budget: int | None) -> PackedContext:
         timer = StageTimer()
-        budget = self.budget if budget is None else budget
         if config.bypass():
             untouched = [Outcome(p, Lookup(None, "bypassed"), None, (p,)) for p in passages]
             return self._finish(query, passages, untouched, None, timer)

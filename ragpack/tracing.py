@@ -9,25 +9,39 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
-__all__ = ["span"]
+__all__ = ["note", "span"]
+
+
+Attribute = str | int | float | bool
 
 
 @cache
-def _tracer() -> Any:
+def _trace() -> Any:
     try:
         from opentelemetry import trace
     except ImportError:
         return None
-    return trace.get_tracer("ragpack")
+    return trace
 
 
-def span(name: str, **attributes: str | int | float | bool) -> AbstractContextManager[Any]:
+def span(name: str, **attributes: Attribute) -> AbstractContextManager[Any]:
     """A span called ``ragpack.<name>`` around a ``with`` block; attributes get the same prefix."""
-    tracer = _tracer()
-    if tracer is None:
+    trace = _trace()
+    if trace is None:
         return nullcontext()
-    named = {f"ragpack.{key}": value for key, value in attributes.items()}
+    tracer = trace.get_tracer("ragpack")
     entered: AbstractContextManager[Any] = tracer.start_as_current_span(
-        f"ragpack.{name}", attributes=named
+        f"ragpack.{name}", attributes=_prefixed(attributes)
     )
     return entered
+
+
+def note(**attributes: Attribute) -> None:
+    """Add attributes to the current span."""
+    trace = _trace()
+    if trace is not None:
+        trace.get_current_span().set_attributes(_prefixed(attributes))
+
+
+def _prefixed(attributes: dict[str, Attribute]) -> dict[str, Attribute]:
+    return {f"ragpack.{key}": value for key, value in attributes.items()}

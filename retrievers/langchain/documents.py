@@ -57,6 +57,7 @@ def packed_documents(
         if segment.passage.id in by_id
         else _summary(documents, segment, _account(packed.report.passages) | call)
         for segment in packed.segments
+        if segment.kept_text.strip()
     ]
 
 

@@ -72,21 +72,27 @@ class PackStep:
         return [one.document for one in packed]
 
     def _rounds(
-        self, query: str, waiting: list[Document], k: int, config: RunnableConfig
+        self, query: str, documents: list[Document], k: int, config: RunnableConfig
     ) -> list[Packed]:
-        """Pack the first ``k``, then the next in place of those of which nothing was kept."""
-        packed: list[Packed] = []
-        budgeted = False
+        """Pack the first ``k``, then others in place of those of which nothing was kept.
+
+        A method may have kept nothing only because others were better, so documents get another
+        chance for as long as there is progress.
+        """
+        place = {id(document): position for position, document in enumerate(documents)}
+        waiting, packed, budgeted = documents, list[Packed](), False
         while waiting and (missing := k - len(_sources(packed))) > 0:
-            more, waiting = waiting[:missing], waiting[missing:]
-            if budgeted:  # a budget holds for all of them together
-                more, packed = _sources(packed) + more, []
-            latest = self._round(query, more, config)
-            packed = packed + latest.packed
-            budgeted = latest.report.budget is not None
+            again = _sources(packed) if budgeted else []  # a budget holds for all together
+            batch = sorted(again + waiting[:missing], key=lambda one: place[id(one)])
+            latest = self._round(query, batch, config)
+            grown = latest.packed if budgeted else packed + latest.packed
+            waiting = waiting[missing:]
+            if len(grown) > len(packed):
+                waiting += _rest(batch, latest.packed)
+            packed, budgeted = grown, latest.report.budget is not None
             if latest.budget_spent:
                 break
-        return packed
+        return sorted(packed, key=lambda one: place[id(one.sources[0])])
 
     def _round(self, query: str, documents: Sequence[Document], config: RunnableConfig) -> _Round:
         passages = as_passages(documents, self.title_key)
@@ -106,6 +112,12 @@ class PackStep:
 
 def _sources(packed: Sequence[Packed]) -> list[Document]:
     return [source for one in packed for source in one.sources]
+
+
+def _rest(documents: Sequence[Document], packed: Sequence[Packed]) -> list[Document]:
+    """The documents of which nothing was kept."""
+    kept = {id(source) for source in _sources(packed)}
+    return [document for document in documents if id(document) not in kept]
 
 
 def at_least_one(name: str, value: int | None) -> None:

@@ -12,6 +12,8 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from ragpack import ContextPacker
+from ragpack.cache_store.memory import MemoryStore
+from ragpack.compressors.recomp_extractive import RecompExtractive
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.models import SentenceEncoder, load_encoder
 from ragpack.protocols import Compressor
@@ -63,12 +65,12 @@ class Encoded(Embeddings):
         return self.embed_documents([text])[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def keyword() -> Keyword:
     return Keyword()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shelf() -> type[Shelf]:
     return Shelf
 
@@ -97,7 +99,7 @@ def vector_store(handbook: list[Document], encoder: SentenceEncoder) -> InMemory
 
 @pytest.fixture
 def make_packer() -> Iterator[MakePacker]:
-    """``ContextPacker`` with a store in memory unless one is named."""
+    """``ContextPacker`` with an empty store in memory unless one is named."""
     made: list[ContextPacker] = []
 
     def make(method: str | Compressor = "identity", **settings: Any) -> ContextPacker:
@@ -107,3 +109,22 @@ def make_packer() -> Iterator[MakePacker]:
     yield make
     for packer in made:
         packer.close()
+
+
+@pytest.fixture(scope="session")
+def sentence_vectors() -> MemoryStore:
+    """A store that all tests share, so that each sentence is embedded once."""
+    return MemoryStore()
+
+
+@pytest.fixture
+def make_recomp(
+    make_packer: MakePacker, encoder: SentenceEncoder, sentence_vectors: MemoryStore
+) -> MakePacker:
+    """A packer that keeps the ``top_n`` best sentences."""
+
+    def make(top_n: int | None = None, **settings: Any) -> ContextPacker:
+        method = RecompExtractive(encoder, top_n=top_n)
+        return make_packer(method, store=sentence_vectors, **settings)
+
+    return make

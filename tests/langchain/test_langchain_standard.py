@@ -5,20 +5,17 @@ from typing import Any
 import pytest
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from ragpack.compressors.recomp_extractive import RecompExtractive
 from ragpack.retrievers.langchain import PackedRetriever, SearchRetriever
 
 
 class _Standard(RetrieversIntegrationTests):
-    method: Any = None
-
     @pytest.fixture(autouse=True)
-    def _packed(self, vector_store, make_packer, encoder) -> None:
+    def _packed(self, vector_store, make_packer, make_recomp) -> None:
         self.base = vector_store.as_retriever(search_kwargs={"k": 2})
-        self.packer = make_packer(self.make_method(encoder))
+        self.packer = self.make(make_packer, make_recomp)
 
-    def make_method(self, encoder: Any) -> Any:
-        return self.method
+    def make(self, make_packer: Any, make_recomp: Any) -> Any:
+        raise NotImplementedError
 
     @property
     def retriever_constructor(self) -> type[PackedRetriever]:
@@ -34,19 +31,20 @@ class _Standard(RetrieversIntegrationTests):
 
 
 class TestIdentity(_Standard):
-    method = "identity"
+    def make(self, make_packer: Any, make_recomp: Any) -> Any:
+        return make_packer("identity")
 
 
 class TestRecompExtractive(_Standard):
-    def make_method(self, encoder: Any) -> Any:
-        return RecompExtractive(encoder)
+    def make(self, make_packer: Any, make_recomp: Any) -> Any:
+        return make_recomp()
 
 
 class TestRecompExtractiveKeepsOneSentence(_Standard):
     """The hardest case: all but one document of every round comes back empty."""
 
-    def make_method(self, encoder: Any) -> Any:
-        return RecompExtractive(encoder, top_n=1)
+    def make(self, make_packer: Any, make_recomp: Any) -> Any:
+        return make_recomp(top_n=1)
 
 
 class TestSearchRetriever(RetrieversIntegrationTests):
