@@ -1,21 +1,31 @@
 """Hand-off to a Hugging Face causal model in this process."""
 
+from __future__ import annotations
+
+import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from transformers.cache_utils import DynamicCache
 
 from ragpack import config
 from ragpack.errors import ConfigError, HandoffError
+from ragpack.handoff.answering import whole
 from ragpack.handoff.decoding import ModelInputs, greedy, log_probabilities
-from ragpack.models import load_causal_lm
+from ragpack.models import checkpoint_folder, load_causal_lm, resolve, weights_digest
 from ragpack.models.prompt import INSTRUCTION, context_text, tokens_saved
 from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.report import PackedContext
-from ragpack.types import Answer, Usage
+from ragpack.types import Answer, KVArtifact, Usage
+
+if TYPE_CHECKING:
+    from ragpack.handoff.kv import KVHandoff
 
 __all__ = ["HFDecoder"]
+
+logger = logging.getLogger(__name__)
 
 
 class HFDecoder:
@@ -44,6 +54,8 @@ class HFDecoder:
         instruction: str = INSTRUCTION,
     ) -> None:
         self.model, self.tokenizer = load_causal_lm(name, device, dtype)
+        self._folder = checkpoint_folder(resolve(name))
+        self._kv: KVHandoff | None = None
         self.prompts = PromptTokenizer(self.tokenizer, instruction)
         self._window = getattr(self.model.config, "max_position_embeddings", None)
         self._stop = _end_tokens(self.model.generation_config, self.tokenizer.eos_token_id)
@@ -56,29 +68,20 @@ class HFDecoder:
         Raises:
             HandoffError: the prompt fills the model's window.
         """
-        start = time.perf_counter()
-        inputs = self.inputs(context, query)
-        decoder, text, times = self.prompts.decoder(), "", list[float]()
-        for token in self._tokens(inputs, max_new_tokens):
-            times.append(time.perf_counter())
-            text += decoder.add(token)
-        end = time.perf_counter()
-        return Answer(
-            text=text,
-            ttft_ms=((times or [end])[0] - start) * 1000.0,
-            total_ms=(end - start) * 1000.0,
-            usage=Usage(inputs.prompt_tokens, len(times), tokens_saved(context)),
-        )
+        return whole(self.stream(context, query, max_new_tokens=max_new_tokens))
 
     def stream(
         self, context: PackedContext | str, query: str, *, max_new_tokens: int = 128
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, Answer]:
         """The answer in pieces, as they come; the model stops when the caller stops.
 
         Raises:
             HandoffError: the prompt fills the model's window.
         """
-        return self._pieces(self._tokens(self.inputs(context, query), max_new_tokens))
+        start = time.perf_counter()
+        inputs = self.inputs(context, query)
+        tokens = self._tokens(inputs, max_new_tokens)
+        return self._pieces(tokens, start, inputs.prompt_tokens, tokens_saved(context))
 
     def score(self, context: PackedContext | str, query: str, continuation: str) -> list[float]:
         """Log-probability (natural) of each token of ``continuation`` as the answer's beginning.
@@ -96,6 +99,8 @@ class HFDecoder:
         Raises:
             HandoffError: the prompt fills the model's window.
         """
+        if isinstance(context, PackedContext) and (stored := self._stored(context, query)):
+            return stored
         ids = self.prompts.prompt(context_text(context), query).ids
         self._check_window(len(ids))
         device = self.model.device
@@ -106,6 +111,20 @@ class HFDecoder:
             prompt_tokens=len(ids),
         )
 
+    def _stored(self, context: PackedContext, query: str) -> ModelInputs | None:
+        """The start from stored KV; None where there is none or it cannot be used."""
+        if not any(isinstance(segment.artifact, KVArtifact) for segment in context.segments):
+            return None
+        from ragpack.handoff.kv import KVHandoff
+
+        if self._kv is None:
+            self._kv = KVHandoff(self.model, self.prompts, weights_digest(self._folder))
+        try:
+            return self._kv.inputs(context, query)
+        except (HandoffError, MemoryError, RuntimeError) as error:  # the text is always an answer
+            logger.warning("stored KV is not used, the text is: %s", error)
+            return None
+
     def _tokens(self, inputs: ModelInputs, max_new_tokens: int) -> Iterator[int]:
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
@@ -113,9 +132,22 @@ class HFDecoder:
             max_new_tokens = min(max_new_tokens, self._window - inputs.next_position + 1)
         return greedy(self.model, inputs, max_new_tokens, self._stop)
 
-    def _pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        decoder = self.prompts.decoder()
-        yield from filter(None, map(decoder.add, tokens))
+    def _pieces(
+        self, tokens: Iterable[int], start: float, prompt_tokens: int, saved: int
+    ) -> Generator[str, None, Answer]:
+        decoder, text, times = self.prompts.decoder(), "", list[float]()
+        for token in tokens:
+            times.append(time.perf_counter())
+            if piece := decoder.add(token):
+                text += piece
+                yield piece
+        end = time.perf_counter()
+        return Answer(
+            text=text,
+            ttft_ms=((times or [end])[0] - start) * 1000.0,
+            total_ms=(end - start) * 1000.0,
+            usage=Usage(prompt_tokens, len(times), saved),
+        )
 
     def _check_window(self, tokens: int) -> None:
         if self._window is not None and tokens > self._window:

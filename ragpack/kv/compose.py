@@ -61,12 +61,15 @@ class Row:
 class Composed:
     """A cache and the tokens that are still to be forwarded through it, once.
 
-    Shapes: ``input_ids`` and ``position_ids`` [rows, new]; the last token of every row is the last
-    of its query.
+    Shapes: ``keys`` and ``values`` [layers, rows, kv_heads, capacity, head_dim], the cache's
+    buffers; ``input_ids`` and ``position_ids`` [rows, new], where the last token of every row is
+    the last of its query.
     """
 
     cache: Cache
     plan: Plan
+    keys: Tensor
+    values: Tensor
     input_ids: Tensor
     position_ids: Tensor
     prompt_ids: tuple[tuple[int, ...], ...]
@@ -96,8 +99,13 @@ def compose_parallel(
     return composed
 
 
-def compose_sequential(encoder: KVEncoder, rows: Sequence[Row]) -> Composed:
+def compose_sequential(
+    encoder: KVEncoder, rows: Sequence[Row], before: Composed | None = None
+) -> Composed:
     """The plain prompt's layout, with every row's ``recompute`` tokens to be encoded again.
+
+    ``before`` is the same rows' composition with nothing recomputed: its buffers are taken over, so
+    that nothing is moved twice, and it must not be used any more.
 
     Raises:
         HandoffError: a row is empty, or stored for another prefix, or longer than the window.
@@ -107,11 +115,14 @@ def compose_sequential(encoder: KVEncoder, rows: Sequence[Row]) -> Composed:
     def places(row: Row) -> list[int]:
         return [start + sum(row.lengths[:i]) for i in range(len(row.passages))]
 
-    return _compose(encoder, rows, places)
+    return _compose(encoder, rows, places, before)
 
 
 def _compose(
-    encoder: KVEncoder, rows: Sequence[Row], places: Callable[[Row], list[int]]
+    encoder: KVEncoder,
+    rows: Sequence[Row],
+    places: Callable[[Row], list[int]],
+    before: Composed | None = None,
 ) -> Composed:
     for row in rows:
         _check(encoder, row, places(row))
@@ -126,13 +137,18 @@ def _compose(
         again = [row.token_ids[i] for i in row.recompute]
         chosen = torch.tensor([*again, *row.query_ids], dtype=torch.long)
         ids[index, new - len(chosen) :] = chosen
-    keys, values = _buffers(encoder, rows, places, stored + tail)
+    if before is None:
+        keys, values = _buffers(encoder, rows, places, stored + tail)
+    else:
+        keys, values = before.keys, before.values
     install(encoder.model)
     device = encoder.model.device
     plan.positions, plan.columns = plan.positions.to(device), plan.columns.to(device)
     return Composed(
         cache=composed_cache(list(keys), list(values), plan, encoder.layout.windows),
         plan=plan,
+        keys=keys,
+        values=values,
         input_ids=ids.to(device),
         position_ids=plan.query_positions(),
         prompt_ids=tuple((*encoder.prefix_ids, *row.token_ids, *row.query_ids) for row in rows),
@@ -202,7 +218,7 @@ def _buffers(
             span = slice(column, column + length)
             values[:, index, :, span] = to_tensor(artifact.values, artifact.dtype)
             moved = keys[:, index, :, span]
-            _move(moved, to_tensor(artifact.keys, artifact.dtype), place - prefix, encoder)
+            _move(moved, to_tensor(artifact.keys, artifact.dtype), place - encoder.start, encoder)
             column += length
     return keys, values
 

@@ -36,6 +36,7 @@ class KVEncoder:
         model: the decoder; its cache must be plain (see ``KVLayout``).
         prefix_ids: token ids of the shared prefix, at least one, beginning as a prompt begins.
         dtype: what keys and values are stored in.
+        anchor_ids: tokens between the prefix and a passage while it is encoded; not kept.
 
     Raises:
         UnsupportedModel: the model's KV cannot be reused.
@@ -47,6 +48,7 @@ class KVEncoder:
         model: PreTrainedModel,
         prefix_ids: Sequence[int],
         dtype: torch.dtype = torch.float32,
+        anchor_ids: Sequence[int] = (),
     ) -> None:
         if not prefix_ids:
             raise CompressionError("the shared prefix is empty: begin it as a prompt begins")
@@ -54,19 +56,36 @@ class KVEncoder:
         self.layout = KVLayout.of(model)
         self.inv_freq = frequencies(model)
         self.prefix_ids = tuple(prefix_ids)
+        self.anchor_ids = tuple(anchor_ids)
         self._dtype = dtype
 
     @property
+    def start(self) -> int:
+        """Position of a passage's first token while it is encoded."""
+        return len(self.prefix_ids) + len(self.anchor_ids)
+
+    @property
     def stored_layout(self) -> str:
-        """How the artifacts' keys stand: rotated for positions from the prefix's length on."""
-        return f"post-rope@{len(self.prefix_ids)}"
+        """How the artifacts' keys stand: rotated for positions from :attr:`start` on."""
+        return f"post-rope@{self.start}"
+
+    @property
+    def room(self) -> int:
+        """Tokens of a passage that fit into the model's window."""
+        return self.layout.max_positions - self.start
 
     @cached_property
     def prefix(self) -> tuple[Tensor, Tensor]:
         """Keys and values of the prefix, each [layers, kv_heads, tokens, head_dim]."""
+        keys, values = self._before
+        return keys[:, :, : len(self.prefix_ids)], values[:, :, : len(self.prefix_ids)]
+
+    @cached_property
+    def _before(self) -> tuple[Tensor, Tensor]:
+        """The same of everything in front of a passage: prefix and anchor."""
         with torch.inference_mode():
             cache = DynamicCache()
-            self._forward(torch.tensor([self.prefix_ids]), cache, start=0)
+            self._forward(torch.tensor([[*self.prefix_ids, *self.anchor_ids]]), cache, start=0)
         keys, values = _stacked(cache)
         return keys[:, 0], values[:, 0]
 
@@ -76,13 +95,9 @@ class KVEncoder:
         Raises:
             CompressionError: a passage does not fit into the model's window.
         """
-        room = self.layout.max_positions - len(self.prefix_ids)
-        for index, ids in enumerate(passages):
-            if len(ids) > room:
-                raise CompressionError(
-                    f"passage {index} has {len(ids)} tokens, the model's window has room for "
-                    f"{room} behind the prefix; split it"
-                )
+        longest = max(map(len, passages), default=0)
+        if longest > self.room:
+            raise CompressionError(f"{longest} tokens in a passage, room for {self.room}")
         made: dict[int, KVArtifact] = {}
         for batch in _batches(passages):
             made.update(zip(batch, self._encode([passages[i] for i in batch]), strict=True))
@@ -98,13 +113,12 @@ class KVEncoder:
         ids = torch.zeros(len(passages), width, dtype=torch.long)
         for row, passage in enumerate(passages):
             ids[row, : len(passage)] = torch.tensor(passage, dtype=torch.long)
-        start = len(self.prefix_ids)
         with torch.inference_mode():
-            cache = _expanded(self.prefix, len(passages))
-            self._forward(ids, cache, start)
+            cache = _expanded(self._before, len(passages))
+            self._forward(ids, cache, self.start)
         keys, values = _stacked(cache)
         for row, passage in enumerate(passages):
-            span = slice(start, start + len(passage))
+            span = slice(self.start, self.start + len(passage))
             yield self._artifact(keys[:, row, :, span], values[:, row, :, span], passage)
 
     def _forward(self, ids: Tensor, cache: DynamicCache, start: int) -> None:

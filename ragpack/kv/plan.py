@@ -130,9 +130,8 @@ class Plan:
         return torch.cat([known, known[:, -1:] + further], dim=1)
 
     def _asked(self, keys: Tensor, queries: int) -> Tensor:
-        """Positions [rows, queries] of the newest tokens; only in the first forward may some of
-        them stand among the stored columns.
-        """
+        """Positions [rows, queries] of the newest tokens."""
+        # Only tokens of the first forward may stand among the stored columns.
         first = keys.shape[1] == self.length_after_first(queries)
         return keys.gather(1, self.columns_of_first(queries)) if first else keys[:, -queries:]
 

@@ -71,6 +71,16 @@ class PromptTokenizer:
         ids: list[int] = self._plain.encode(model_text(text), add_special_tokens=False).ids
         return ids
 
+    def encode_before_text(self, text: str) -> list[int]:
+        """Token ids of ``text`` as it stands in front of more text.
+
+        Tokenizers treat white space at an end as something else than white space before a word.
+        """
+        text = model_text(text)
+        made = self._plain.encode(f"{text}x", add_special_tokens=False)
+        pairs = zip(made.ids, made.offsets, strict=True)
+        return [token for token, (start, _) in pairs if start < len(text)]
+
     def decoder(self) -> "TextDecoder":
         """Turns one answer's tokens into text."""
         return TextDecoder(self._plain)
