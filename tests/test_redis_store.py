@@ -138,7 +138,8 @@ def test_a_drop_leaves_nothing_behind(store, client):
 # A server in trouble
 
 
-def test_no_server(tmp_path):
+def test_no_server(monkeypatch):
+    monkeypatch.setattr(module, "_PAUSE_S", 0.0)
     store = open_store("redis://127.0.0.1:1/0")
     for ask in (
         lambda: store.get_many([key(1)]),
@@ -263,14 +264,13 @@ def test_a_fork_has_connections_of_its_own(store):
     store.put_many({key(1): LARGE, key(2): b"small"})
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
-    children = [context.Process(target=child_reads, args=(there, store)) for _ in range(2)]
-    for child in children:
-        child.start()
-    assert store.get_many([key(1), key(2)]) == [LARGE, b"small"]
-    for child in children:
-        assert here.poll(30)
-        assert here.recv() == [LARGE, b"small"]
-        child.join()
+    child = context.Process(target=child_reads, args=(there, store))
+    child.start()
+    for _ in range(5):
+        assert store.get_many([key(1), key(2)]) == [LARGE, b"small"]
+    assert here.poll(30)
+    assert here.recv() == [LARGE, b"small"]
+    child.join()
 
 
 @pytest.mark.parametrize(
