@@ -7,7 +7,7 @@ ragpack needs to know it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -194,8 +194,8 @@ class Decoder(Protocol):
 
     def stream(
         self, context: PackedContext | str, query: str, *, max_new_tokens: int = 128
-    ) -> Iterator[str]:
-        """The answer in pieces, as they come."""
+    ) -> Generator[str, None, Answer]:
+        """The answer in pieces, as they come; the generator returns the whole of it."""
         ...
 
     def score(self, context: PackedContext | str, query: str, continuation: str) -> list[float]:

@@ -1,12 +1,13 @@
 """Hand-off to any OpenAI-compatible server (vLLM, SGLang, llama.cpp, OpenAI) over HTTP."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from ragpack import config
 from ragpack.errors import ConfigError, HandoffError
+from ragpack.handoff.answering import whole
 from ragpack.handoff.chat_client import ChatClient
 from ragpack.models.prompt import INSTRUCTION, context_text, messages, tokens_saved
 from ragpack.report import PackedContext
@@ -82,12 +83,28 @@ class OpenAIDecoder:
         Raises:
             HandoffError: the server cannot be reached, refuses, or breaks off.
         """
+        return whole(self.stream(context, query, max_new_tokens=max_new_tokens, **settings))
+
+    def stream(
+        self,
+        context: PackedContext | str,
+        query: str,
+        *,
+        max_new_tokens: int = 128,
+        **settings: Any,
+    ) -> Generator[str, None, Answer]:
+        """The answer in pieces, as they come; the request ends when the caller stops.
+
+        Raises:
+            HandoffError: the server cannot be reached, refuses, or breaks off.
+        """
         start, text, times = time.perf_counter(), "", list[float]()
         prompt_tokens = completion_tokens = 0
         for event in self._events(context, query, max_new_tokens, settings):
             if piece := _piece(event):
                 times.append(time.perf_counter())
                 text += piece
+                yield piece
             match event:
                 case {"usage": {"prompt_tokens": int(asked), "completion_tokens": int(said)}}:
                     prompt_tokens, completion_tokens = asked, said
@@ -98,23 +115,6 @@ class OpenAIDecoder:
             total_ms=(end - start) * 1000.0,
             usage=Usage(prompt_tokens, completion_tokens, tokens_saved(context)),
         )
-
-    def stream(
-        self,
-        context: PackedContext | str,
-        query: str,
-        *,
-        max_new_tokens: int = 128,
-        **settings: Any,
-    ) -> Iterator[str]:
-        """The answer in pieces, as they come; the request ends when the caller stops.
-
-        Raises:
-            HandoffError: the server cannot be reached, refuses, or breaks off.
-        """
-        for event in self._events(context, query, max_new_tokens, settings):
-            if piece := _piece(event):
-                yield piece
 
     def score(self, context: PackedContext | str, query: str, continuation: str) -> list[float]:
         """Not offered by the chat interface.

@@ -9,7 +9,17 @@ The rest of a chain stays as it is; see ``docs/langchain.md``.
 """
 
 from ragpack.retrievers.langchain.compressor import RagpackCompressor
+from ragpack.retrievers.langchain.model_tokens import ModelTokens
+from ragpack.retrievers.langchain.pack_context import PackContext
+from ragpack.retrievers.langchain.packed_prompt import PackedPrompt
 from ragpack.retrievers.langchain.packed_retriever import PackedRetriever
 from ragpack.retrievers.langchain.search_retriever import SearchRetriever
 
-__all__ = ["PackedRetriever", "RagpackCompressor", "SearchRetriever"]
+__all__ = [
+    "ModelTokens",
+    "PackContext",
+    "PackedPrompt",
+    "PackedRetriever",
+    "RagpackCompressor",
+    "SearchRetriever",
+]
