@@ -4,10 +4,9 @@ import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 import threading
 import time
+from itertools import count
 
 import pytest
 
@@ -154,36 +153,34 @@ def test_a_chunk_that_is_odd_makes_a_miss(store, change):
     assert store.get_many([key(1)]) == [bytes(3 * MIB)]
 
 
-WRITER = """
-import os, sys
-from ragpack.registry import open_store
-store = open_store(sys.argv[1])
-print("ready", flush=True)
-turn = 0
-while True:
-    name = f"{os.getpid()}.{turn % 40}"
-    size = (turn * 37_123) % 2_500_000
-    store.put_many({f"wall:{name}": bytes([turn % 251]) * size, f"wall:{name}s": b"x" * 500})
-    turn += 1
-"""
+def write_until_killed(connection, folder):
+    store = open_store(f"lmdb://{folder}?max_bytes=100MB")
+    connection.send("ready")
+    for turn in count():
+        name = f"wall:{os.getpid()}.{turn % 40}"
+        value = bytes([turn % 251]) * (turn * 37_123 % 2_500_000)
+        store.put_many({name: value, f"{name}s": b"x" * 500})
 
 
 def test_killed_writers_leave_whole_values(folder):
-    """Three rounds of two writers, each killed by SIGKILL in the middle of its work."""
+    """Four rounds of two writers, each killed by SIGKILL in the middle of its work."""
     store = open_store(f"lmdb://{folder}?max_bytes=100MB")
-    command = [sys.executable, "-c", WRITER, f"lmdb://{folder}?max_bytes=100MB"]
     seen = 0
-    for turn in range(3):
-        writers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    for turn in range(4):
+        here, there = FORK.Pipe()
+        writers = [FORK.Process(target=write_until_killed, args=(there, folder)) for _ in "ab"]
         for writer in writers:
-            assert writer.stdout.readline() == b"ready\n"
-        time.sleep(0.5 + 0.13 * turn)
+            writer.start()
+        for _ in writers:
+            assert here.poll(60)
+            here.recv()
+        time.sleep(0.4 + 0.13 * turn)
         for writer in writers:
-            writer.send_signal(signal.SIGKILL)
-            writer.communicate()
+            writer.kill()
+            writer.join()
         names = keys_of(store)
         values = store.get_many(names)
-        assert all(value is not None and len(set(value)) <= 1 for value in values)
+        assert all(value == value[:1] * len(value) for value in values)
         assert store.stats().bytes == sum(map(len, values))
         seen += len(names)
         store.put_many({key(turn): b"lll"})  # the lock is free
