@@ -8,7 +8,7 @@ import transformers
 
 from ragpack.errors import UnsupportedModel
 from ragpack.kv import gate, verdict
-from ragpack.kv.layout import KVLayout
+from ragpack.kv.encode import KVEncoder
 
 _SMALL = {
     "pad_token_id": 0,
@@ -97,5 +97,4 @@ def test_other_kinds_of_layers_are_refused_with_the_reason(class_name, settings,
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(UnsupportedModel, match=reason):
-        KVLayout.of(model)
-        gate.run_gate(model)
+        KVEncoder(model, [1])
