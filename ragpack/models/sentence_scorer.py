@@ -6,22 +6,22 @@ al., 2025). The shipped weights are low-rank updates (LoRA) of the encoder's upp
 small head.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import BertModel
 
 from ragpack.errors import ConfigError
+from ragpack.models.checkpoint import quiet_progress
 
-__all__ = ["SentenceScorer", "Window", "collate", "sentence_means", "windows"]
+__all__ = ["SentenceScorer"]
 
-RANK = 32
-FIRST_LAYER = 2
+_RANK = 16
+_FIRST_LAYER = 3
 _LINEARS = (
     "attention.self.query",
     "attention.self.key",
@@ -30,93 +30,6 @@ _LINEARS = (
     "intermediate.dense",
     "output.dense",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """One sequence for the encoder.
-
-    ``types`` is 0 for the query and 1 for title and text; ``owners`` is the number of the sentence
-    that a token belongs to, -1 for query, title and special tokens.
-    """
-
-    ids: list[int]
-    types: list[int]
-    owners: list[int]
-
-
-def windows(
-    query: Sequence[int],
-    title: Sequence[int],
-    sentences: Sequence[Sequence[int]],
-    specials: tuple[int, int],
-    limit: int,
-) -> Iterator[Window]:
-    """Sequences of at most ``limit`` tokens that together hold every token of every sentence.
-
-    A window ends between two sentences; only a sentence that fills more than a window is split.
-
-    Args:
-        query: token ids, without special tokens.
-        title: token ids, repeated in every window.
-        sentences: token ids of each sentence.
-        specials: ids of ``[CLS]`` and ``[SEP]``.
-        limit: the encoder's window; query and title must leave room in it.
-    """
-    start, stop = specials
-    head = [start, *query, stop, *title]
-    types = [0] * (len(query) + 2) + [1] * len(title)
-    room = limit - len(head) - 1
-    if room < 1:
-        raise ConfigError(f"query and title fill the window of {limit} tokens")
-    for body, owners in _fill(sentences, room):
-        yield Window(
-            ids=[*head, *body, stop],
-            types=types + [1] * (len(body) + 1),
-            owners=[-1] * len(head) + owners + [-1],
-        )
-
-
-def _fill(
-    sentences: Sequence[Sequence[int]], room: int
-) -> Iterator[tuple[list[int], list[int]]]:
-    body: list[int] = []
-    owners: list[int] = []
-    for number, sentence in enumerate(sentences):
-        for at in range(0, len(sentence), room):
-            piece = sentence[at : at + room]
-            if body and len(body) + len(piece) > room:
-                yield body, owners
-                body, owners = [], []
-            body = [*body, *piece]
-            owners = owners + [number] * len(piece)
-    if body:
-        yield body, owners
-
-
-def collate(batch: Sequence[Window]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Padded ids, types, attention mask and owners, each [len(batch), longest]."""
-    widest = max(len(window.ids) for window in batch)
-    columns = [(w.ids, w.types, [1] * len(w.ids), w.owners) for w in batch]
-    ids, types, mask, owners = (
-        torch.tensor([row + [fill] * (widest - len(row)) for row in rows])
-        for rows, fill in zip(zip(*columns, strict=True), (0, 0, 0, -1), strict=True)
-    )
-    return ids, types, mask, owners
-
-
-def sentence_means(values: Tensor, owners: Tensor, count: int) -> Tensor:
-    """Mean of ``values`` over the tokens of each sentence [count]; 0 for one without tokens.
-
-    Args:
-        values: any shape, one value a token.
-        owners: the same shape, sentence numbers in ``range(count)``, or -1 for none.
-        count: number of sentences.
-    """
-    held = owners >= 0
-    numbers = owners[held]
-    sums = values.new_zeros(count).index_add(0, numbers, values[held])
-    return sums / torch.bincount(numbers, minlength=count).clamp(min=1)
 
 
 class _LowRank(nn.Module):
@@ -130,8 +43,8 @@ class _LowRank(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The layer's output plus the update's."""
-        update: Tensor = hidden @ self.down.T @ self.up.T
-        return update + self.base(hidden)
+        plain: Tensor = self.base(hidden)
+        return plain + hidden @ self.down.T @ self.up.T
 
     def merged(self) -> nn.Linear:
         """The plain layer with the update added to its weight."""
@@ -155,11 +68,13 @@ class SentenceScorer(nn.Module):
         self.match = nn.Parameter(torch.full((width,), 5.0))
         nn.init.zeros_(self.keep.weight)
         nn.init.constant_(self.keep.bias, -3.0)
-        for parent, name, linear in self._linears():
-            setattr(parent, name, _LowRank(linear, RANK))
+        for parent, name, linear in list(self._linears()):
+            if isinstance(linear, nn.Linear):
+                setattr(parent, name, _LowRank(linear, _RANK))
 
     def _linears(self) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-        for layer in self.encoder.encoder.layer[FIRST_LAYER:]:
+        """Parent module, attribute and layer of every linear map that gets an update."""
+        for layer in self.encoder.encoder.layer[_FIRST_LAYER:]:
             for path in _LINEARS:
                 folder, _, name = path.rpartition(".")
                 parent = layer.get_submodule(folder)
@@ -180,27 +95,37 @@ class SentenceScorer(nn.Module):
         """The parameters that training changes, by name."""
         return {name: part for name, part in self.named_parameters() if part.requires_grad}
 
-    def save(self, path: Path) -> None:
-        """Write the trained parameters in half precision."""
-        save_file(
-            {name: part.detach().half().contiguous() for name, part in self.trained().items()}, path
-        )
+    def save(self, path: Path, extra: Mapping[str, Tensor]) -> None:
+        """Write the trained parameters in half precision, and ``extra`` tensors as they are."""
+        parts = {name: part.detach().half().cpu() for name, part in self.trained().items()}
+        save_file(parts | dict(extra), path)
 
     @classmethod
-    def load(cls, encoder: BertModel, path: Path) -> "SentenceScorer":
-        """A scorer for inference: updates merged into ``encoder``.
+    def untrained(cls, base: Path) -> "SentenceScorer":
+        """A scorer on the encoder in the folder ``base``, ready to be trained."""
+        with quiet_progress():
+            return cls(
+                BertModel.from_pretrained(
+                    base, add_pooling_layer=False, use_safetensors=True, local_files_only=True
+                )
+            )
+
+    @classmethod
+    def load(cls, base: Path, trained: Mapping[str, Tensor]) -> "SentenceScorer":
+        """A scorer for inference: ``trained`` parameters, the updates merged into the encoder.
 
         Raises:
-            ConfigError: ``path`` does not hold the parameters of this architecture.
+            ConfigError: other parameters than this architecture has.
         """
-        scorer = cls(encoder)
-        saved = load_file(path)
-        if saved.keys() != scorer.trained().keys():
-            raise ConfigError(f"{path} holds no sentence-scorer weights for this encoder")
+        scorer = cls.untrained(base)
+        named = scorer.trained()
+        shapes = {name: part.shape for name, part in named.items()}
+        if {name: part.shape for name, part in trained.items()} != shapes:
+            raise ConfigError("the weights are not those of a sentence scorer on this encoder")
         with torch.no_grad():
-            for name, part in scorer.trained().items():
-                part.copy_(saved[name])
-        for parent, name, linear in scorer._linears():
+            for name, part in named.items():
+                part.copy_(trained[name])
+        for parent, name, linear in list(scorer._linears()):
             if isinstance(linear, _LowRank):
                 setattr(parent, name, linear.merged())
         return scorer.requires_grad_(False).eval()
