@@ -13,15 +13,21 @@ if TYPE_CHECKING:
     from ragpack.models.causal_lm import load_causal_lm
     from ragpack.models.checkpoint import checkpoint_folder
     from ragpack.models.encoder import SentenceEncoder, load_encoder
+    from ragpack.models.seq2seq import Seq2Seq, load_seq2seq
+    from ragpack.models.token_classifier import TokenClassifier, load_token_classifier
     from ragpack.models.token_counter import TokenizerCounter, load_token_counter
 
 __all__ = [
     "ModelFiles",
     "SentenceEncoder",
+    "Seq2Seq",
+    "TokenClassifier",
     "TokenizerCounter",
     "checkpoint_folder",
     "load_causal_lm",
     "load_encoder",
+    "load_seq2seq",
+    "load_token_classifier",
     "load_token_counter",
     "names",
     "resolve",
@@ -31,10 +37,14 @@ __all__ = [
 
 _LAZY = {
     "SentenceEncoder": "encoder",
+    "Seq2Seq": "seq2seq",
+    "TokenClassifier": "token_classifier",
     "TokenizerCounter": "token_counter",
     "checkpoint_folder": "checkpoint",
     "load_causal_lm": "causal_lm",
     "load_encoder": "encoder",
+    "load_seq2seq": "seq2seq",
+    "load_token_classifier": "token_classifier",
     "load_token_counter": "token_counter",
 }
 
