@@ -39,7 +39,7 @@ class Compressor(ABC):
     ``compress`` is the dear part; its artifacts are kept in the store under ``fingerprint``.
     ``select`` is the cheap part, done for every request and never stored.
 
-    ``kind`` says what the decoder gets: text, soft tokens or KV. ``query_aware`` says whether
+    ``kind`` is that of the artifacts: text, vectors or KV. ``query_aware`` says whether
     ``compress`` reads the query: if it does, the query is part of the key. ``cached`` is False for
     methods so cheap that storing them would cost more. A method with the scope ``set`` reads all
     passages of a request as one: it gets a single passage made of them, in order.

@@ -15,7 +15,7 @@ from ragpack.errors import CorruptEntry, IncompatibleEntry
 from ragpack.keys import CacheKey
 from ragpack.types import EmbedsArtifact, KVArtifact, TextArtifact
 
-KEY = CacheKey("tenant", "text", "fingerprint", "passage")
+KINDS = {TextArtifact: "text", EmbedsArtifact: "embeds", KVArtifact: "kv"}
 FINITE = {"allow_nan": False, "allow_infinity": False}
 
 secrets = st.none() | st.binary(max_size=40)
@@ -73,24 +73,29 @@ def assert_same(left, right):
             assert value == other
 
 
+def key_of(artifact):
+    return CacheKey("tenant", KINDS[type(artifact)], "fingerprint", "passage")
+
+
 @settings(max_examples=300)
 @given(text_artifacts() | embeds_artifacts() | kv_artifacts(), secrets)
 def test_every_artifact_comes_back_as_it_was(artifact, secret):
-    frame = encode_frame(KEY, artifact, secret)
-    assert_same(artifact, decode_frame(KEY, frame, secret))
+    key = key_of(artifact)
+    assert_same(artifact, decode_frame(key, encode_frame(key, artifact, secret), secret))
 
 
 @given(embeds_artifacts(), secrets)
 def test_equal_artifacts_give_equal_bytes(artifact, secret):
-    frame = encode_frame(KEY, artifact, secret)
-    assert encode_frame(KEY, decode_frame(KEY, frame, secret), secret) == frame
+    key = key_of(artifact)
+    frame = encode_frame(key, artifact, secret)
+    assert encode_frame(key, decode_frame(key, frame, secret), secret) == frame
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_arrays_are_views_of_the_buffer(kind):
     artifact = EmbedsArtifact(np.ones((2, 3), np.float32))
-    data = kind(encode_frame(KEY, artifact))
-    vectors = decode_frame(KEY, data).vectors
+    data = kind(encode_frame(key_of(artifact), artifact))
+    vectors = decode_frame(key_of(artifact), data).vectors
     assert np.shares_memory(vectors, np.frombuffer(data, np.uint8))
     assert vectors.flags.aligned
     assert vectors.flags.writeable is (kind is bytearray)
@@ -104,7 +109,7 @@ def test_the_payload_is_a_safetensors_document():
         "pre-rope",
         "f32",
     )
-    frame = encode_frame(KEY, artifact)
+    frame = encode_frame(key_of(artifact), artifact)
     _, _, header_bytes = struct.unpack_from("<4sIQ", frame)
     tensors = safetensors.numpy.load(frame[16 + header_bytes : -32])
     np.testing.assert_array_equal(tensors["keys"], artifact.keys)
@@ -112,15 +117,17 @@ def test_the_payload_is_a_safetensors_document():
     np.testing.assert_array_equal(tensors["token_ids"], artifact.token_ids)
 
 
-def decode_in_child(connection, frame):
-    connection.send(decode_frame(KEY, frame).vectors.shape)
+def decode_in_child(connection, key, frame):
+    connection.send(decode_frame(key, frame).vectors.shape)
 
 
 def test_large_frames_are_read_after_a_fork():
-    frame = encode_frame(KEY, EmbedsArtifact(np.zeros((4096, 256), np.float32)))
+    artifact = EmbedsArtifact(np.zeros((4096, 256), np.float32))
+    key = key_of(artifact)
+    frame = encode_frame(key, artifact)
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
-    child = context.Process(target=decode_in_child, args=(there, frame))
+    child = context.Process(target=decode_in_child, args=(there, key, frame))
     child.start()
     answered = here.poll(30)
     child.kill()
@@ -148,8 +155,15 @@ ONES = np.ones((2, 3), np.float32)
 )
 def test_what_could_not_be_read_is_not_written(artifact, reason):
     with pytest.raises(CorruptEntry) as caught:
-        encode_frame(KEY, artifact)
+        encode_frame(key_of(artifact), artifact)
     assert caught.value.reason == reason
+
+
+def test_a_frame_holds_the_kind_that_its_key_names():
+    key = key_of(EmbedsArtifact(ONES))
+    with pytest.raises(IncompatibleEntry) as caught:
+        encode_frame(key, TextArtifact())
+    assert caught.value.reason == "kind"
 
 
 @pytest.mark.parametrize("field", ["namespace", "kind", "fingerprint", "passage", "query"])

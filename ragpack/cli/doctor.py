@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -17,7 +17,7 @@ from ragpack.cli.console import emit, talk
 from ragpack.cli.options import Json, Store
 from ragpack.errors import RagpackError
 from ragpack.keys import CacheKey
-from ragpack.models import resolve
+from ragpack.models import checkpoint_folder, load_causal_lm, resolve, weights_digest
 
 __all__ = ["doctor"]
 
@@ -40,7 +40,13 @@ class _Check:
     detail: str
 
 
-def doctor(store: Store = None, json: Json = False) -> None:
+def doctor(
+    store: Store = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Also prove that this decoder's KV can be reused.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Check versions, models, the store and the folders; nothing is downloaded."""
     checks = [
         _Check("ragpack", None, ragpack.__version__),
@@ -53,6 +59,8 @@ def doctor(store: Store = None, json: Json = False) -> None:
         _try("store", lambda: _round_trip(store or config.store_url())),
         _try("home", _home),
     ]
+    if model is not None:
+        checks += _gate(model)
     if json:
         emit([{"check": c.name, "ok": c.ok, "detail": c.detail} for c in checks])
     else:
@@ -104,6 +112,21 @@ def _home() -> str:
     folder = config.home()
     folder.mkdir(parents=True, exist_ok=True)
     return f"{folder}, {shutil.disk_usage(folder).free / 1e9:.1f} GB free"
+
+
+def _gate(name: str) -> list[_Check]:
+    """The exactness matrix of a decoder, run afresh and remembered."""
+    from ragpack.kv.verdict import judge
+
+    try:
+        weights = weights_digest(checkpoint_folder(resolve(name)))
+        rows = judge(load_causal_lm(name)[0], weights, again=True)
+    except RagpackError as error:
+        return [_Check(f"KV of {name}", False, str(error))]
+    return [
+        _Check(f"KV: {row.name}", row.passed, f"error {row.error:.1e}, allowed {row.allowed:.0e}")
+        for row in rows
+    ]
 
 
 def _show(checks: list[_Check]) -> None:

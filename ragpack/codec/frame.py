@@ -20,7 +20,7 @@ from ragpack.digest import canonical_json
 from ragpack.errors import CorruptEntry, IncompatibleEntry
 from ragpack.keys import CacheKey
 from ragpack.protocols import Buffer
-from ragpack.types import Artifact
+from ragpack.types import Artifact, Kind
 
 __all__ = ["MAX_FRAME_BYTES", "decode_frame", "encode_frame", "verify_frame"]
 
@@ -50,6 +50,7 @@ def encode_frame(key: CacheKey, artifact: Artifact, secret: bytes | None = None)
         CorruptEntry: whatever :func:`decode_frame` would refuse, with the same reason.
     """
     parts = to_parts(artifact)
+    _require_kind(parts.kind, key.kind)
     for name, (dtype, array) in parts.tensors.items():
         require_finite(name, dtype, array)
     header = _header(key, parts)
@@ -69,7 +70,7 @@ def decode_frame(key: CacheKey, data: Buffer, secret: bytes | None = None) -> Ar
         IncompatibleEntry: the bytes are sound and not what was asked for; ``reason`` is one of
             "version", "key", "kind", "codec", "tensors", "dtype", "shape".
     """
-    return _decode(key.digest, data, secret)
+    return _decode(key.digest, data, secret, key.kind)
 
 
 def verify_frame(digest: str, data: Buffer, secret: bytes | None = None) -> None:
@@ -81,11 +82,15 @@ def verify_frame(digest: str, data: Buffer, secret: bytes | None = None) -> None
     _decode(digest, data, secret)
 
 
-def _decode(digest: str, data: Buffer, secret: bytes | None) -> Artifact:
+def _decode(
+    digest: str, data: Buffer, secret: bytes | None, wanted: Kind | None = None
+) -> Artifact:
     header, payload = _open(memoryview(data).cast("B"), secret)
     if header.get("key") != digest:
         raise IncompatibleEntry("key", "the entry belongs to another key")
     kind, layout, specs = _parse(header)
+    if wanted is not None:
+        _require_kind(kind, wanted)
     check(kind, specs)
     arrays = read(payload, specs)
     tensors = {name: Tensor(spec.dtype, arrays[name]) for name, spec in specs.items()}
@@ -153,6 +158,12 @@ def _spec(name: str, value: Any) -> Spec:
         case [str(dtype), [*shape]] if all(type(size) is int and size >= 0 for size in shape):
             return Spec(dtype, tuple(shape))
     raise CorruptEntry("header", f"tensor {name!r} has no element type or shape")
+
+
+def _require_kind(kind: str, wanted: Kind) -> None:
+    """A frame holds the kind of artifact that its key names, so a forger cannot swap it."""
+    if kind != wanted:
+        raise IncompatibleEntry("kind", f"{kind!r}, not {wanted!r}")
 
 
 def _require_size(size: int) -> None:

@@ -200,7 +200,7 @@ def test_not_finite(value, dtype):
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("kind", "kv", "tensors"),
+        ("kind", "kv", "kind"),
         ("kind", "pickle", "kind"),
         ("kind", ["kv"], "kind"),
         ("codec", "zstd", "codec"),
@@ -216,8 +216,10 @@ def test_header_of_another_artifact(field, value, reason):
 
 
 def test_text_that_is_not_utf8():
-    header, payload = parts(encode_frame(KEY, TextArtifact(text="abcd")))
-    assert refused(sealed(header, payload[:-4] + b"\xff\xfe\xfd\xfc")).reason == "text"
+    key = CacheKey("tenant", "text", "fingerprint", "passage")
+    header, payload = parts(encode_frame(key, TextArtifact(text="abcd")))
+    frame = sealed(header, payload[:-4] + b"\xff\xfe\xfd\xfc")
+    assert refused(frame, key=key).reason == "text"
 
 
 def test_payload_with_more_bytes():
