@@ -75,7 +75,7 @@ class ChatRagpack(BaseChatModel):
             answer = yield from _chunks(
                 self.decoder.stream(context, question, max_new_tokens=limit)
             )
-        yield _chunk("", **_account(answer))
+        yield _chunk("", chunk_position="last", **_account(answer))
 
     def _limit(self, max_tokens: int | None = None, **unknown: Any) -> int:
         if unknown:
@@ -106,8 +106,8 @@ def _chunks(
             return cast(Answer, end.value)
 
 
-def _chunk(text: str, **account: Any) -> ChatGenerationChunk:
-    return ChatGenerationChunk(message=AIMessageChunk(content=text, **account))
+def _chunk(text: str, **fields: Any) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=AIMessageChunk(content=text, **fields))
 
 
 def _account(answer: Answer) -> dict[str, Any]:

@@ -84,6 +84,7 @@ async def test_a_stream_ends_with_the_account(packer, chat):
         joined = sum(chunks[1:], chunks[0])
         assert isinstance(joined, AIMessageChunk)
         assert joined.content == whole.content
+        assert chunks[-1].usage_metadata == whole.usage_metadata
         assert joined.usage_metadata == whole.usage_metadata
         assert joined.response_metadata["total_ms"] >= joined.response_metadata["ttft_ms"] > 0
 
