@@ -208,7 +208,7 @@ class LLMLingua2(Compressor):
         self, chunks: Sequence[reading.Chunk], words: Sequence[reading.Words]
     ) -> list[reading.Words]:
         """``words`` with the tokens that the named counter finds in them; at least one in each."""
-        if self._counter is None:
+        if self._counter is None or not words:
             return list(words)
         counter = models.load_token_counter(self._counter)
         texts = [reading.strings(chunk, self.vocabulary) for chunk in chunks]

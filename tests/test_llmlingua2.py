@@ -225,7 +225,10 @@ def test_text_that_reads_like_a_special_token_is_text(bert) -> None:
 
 def test_odd_texts_give_spans_in_order(flavour) -> None:
     folder, _ = flavour
-    method = LLMLingua2(str(folder), force_tokens=["\n"], drop_consecutive=True)
+    method = LLMLingua2(
+        str(folder), force_tokens=["\n"], drop_consecutive=True, counter=str(folder)
+    )
+    assert len(method.compress([Passage("1", "")], None)) == 1
     passages = [Passage(str(number), text) for number, text in enumerate(ODD)]
     choices = method.select("", passages, method.compress(passages, None))
     for passage, choice in zip(passages, choices, strict=True):
