@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
@@ -28,6 +29,7 @@ from ragpack.kv.forward import first_logits
 __all__ = ["SELECTIONS", "choose"]
 
 _DEVIATION_LAYER = 1
+_PHRASE = 5
 
 
 def choose(
@@ -79,9 +81,10 @@ def _deviation(encoder: KVEncoder, row: Row, composed: Composed) -> Tensor:
 
 
 def _attended(encoder: KVEncoder, row: Row, composed: Composed) -> Tensor:
-    """Attention of the query's last token to each token, mean over layers and heads.
+    """Attention of the query's last token to each token, over heads and all but early layers.
 
-    Windows and softcaps are left out: they would reorder little and this only ranks.
+    Early layers look for syntax. The mean over neighbours keeps phrases together, so that an answer
+    can be read on from its first token. Windows and softcaps are left out: this only ranks.
     """
     seen: list[Tensor] = []
 
@@ -95,7 +98,8 @@ def _attended(encoder: KVEncoder, row: Row, composed: Composed) -> Tensor:
     composed.plan.observe = look
     first_logits(encoder.model, composed)
     prefix, stored = len(encoder.prefix_ids), composed.plan.stored
-    return torch.stack(seen).mean(dim=0)[prefix:stored].cpu()
+    late = torch.stack(seen[len(seen) // 3 :]).mean(dim=0)[prefix:stored].cpu()
+    return F.avg_pool1d(late[None], _PHRASE, 1, _PHRASE // 2, count_include_pad=False)[0]
 
 
 Rule = Callable[[KVEncoder, Row, Composed], Tensor]
