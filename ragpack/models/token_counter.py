@@ -1,16 +1,22 @@
 """Counts tokens with the ``tokenizers`` library alone: no torch, no transformers."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
+from threading import Lock
 
 from tokenizers import Tokenizer
 
+from ragpack.digest import digest_fields
 from ragpack.errors import ConfigError
 from ragpack.models.checkpoint import checkpoint_folder
 from ragpack.models.files import resolve
 from ragpack.text import model_text
 
 __all__ = ["TokenizerCounter", "load_token_counter", "plain_tokenizer"]
+
+_REMEMBERED = 100_000
+"""Texts whose counts are kept, about 150 bytes each."""
 
 
 def load_token_counter(name: str) -> "TokenizerCounter":
@@ -34,12 +40,31 @@ class TokenizerCounter:
         if not path.is_file():
             raise ConfigError(f"no tokenizer.json in {path.parent}: tokens cannot be counted")
         self._tokenizer = plain_tokenizer(Tokenizer.from_file(str(path)))
+        self._remembered: dict[str, int] = {}
+        self._lock = Lock()
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text; a lone surrogate counts as U+FFFD."""
-        clean = [model_text(text) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)
-        return [len(encoding.ids) for encoding in encodings]
+        """Tokens of each text; a lone surrogate counts as U+FFFD.
+
+        Counts are remembered by the texts' digests: the same passages come again and again, and
+        tokenizing them would take most of a warm request's time.
+        """
+        keys = [digest_fields("text", text) for text in texts]
+        with self._lock:
+            counts = {key: self._remembered[key] for key in keys if key in self._remembered}
+        new = {k: model_text(t) for k, t in zip(keys, texts, strict=True) if k not in counts}
+        encodings = self._tokenizer.encode_batch_fast(list(new.values()), add_special_tokens=False)
+        fresh = {key: len(made.ids) for key, made in zip(new, encodings, strict=True)}
+        self._remember(fresh)
+        counts |= fresh
+        return [counts[key] for key in keys]
+
+    def _remember(self, counts: dict[str, int]) -> None:
+        """Keep ``counts``, and let the oldest go."""
+        with self._lock:
+            self._remembered |= counts
+            for key in list(islice(self._remembered, max(0, len(self._remembered) - _REMEMBERED))):
+                del self._remembered[key]
 
 
 def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:

@@ -1,7 +1,6 @@
 """LangChain's documents at ragpack's border: passages on the way in, kept text on the way out."""
 
 from collections.abc import Sequence
-from itertools import chain, count
 from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
@@ -65,9 +64,12 @@ def _names(documents: Sequence[Document]) -> list[str]:
     """Distinct names for the documents: their ids where those are set and not yet taken."""
     taken: dict[str, None] = {}
     for position, document in enumerate(documents, 1):
-        wanted = document.id or f"document {position}"
-        again = (f"{wanted} ({copy})" for copy in count(2))
-        taken[next(name for name in chain([wanted], again) if name not in taken)] = None
+        name = wanted = document.id or f"document {position}"
+        again = 1
+        while name in taken:
+            again += 1
+            name = f"{wanted} ({again})"
+        taken[name] = None
     return list(taken)
 
 
