@@ -188,7 +188,7 @@ def main() -> None:
         arms: dict[str, Scorer] = {
             "bm25": bm25,
             "recomp-extractive": recomp(RecompExtractive(encoder), store),
-            "recomp-extractive, title=False": recomp(RecompExtractive(encoder, title=False), store),
+            "the same, title=False": recomp(RecompExtractive(encoder, title=False), store),
         }
         found = [row for name, score in arms.items() for row in rows(name, questions, score)]
         store.close()
