@@ -109,7 +109,7 @@ class FaissRetriever:
         self._train()
         write_folder(
             Path(folder),
-            {_INDEX: self._write_index, _PASSAGES: self._write_passages},
+            {_INDEX: self._write_index, _PASSAGES: self._table.write},
             encoder=self.encoder.fingerprint.model,
             fingerprint=self.encoder.fingerprint.digest,
             factory=self.factory,
@@ -156,18 +156,14 @@ class FaissRetriever:
     def _write_index(self, path: Path) -> None:
         faiss.write_index(self.index, str(path))
 
-    def _write_passages(self, path: Path) -> None:
-        with path.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in self._table.lines())
-
     def _read(self, folder: Path, manifest: Manifest) -> None:
         """Take over the saved index; FAISS trusts what it reads, so digests are checked first."""
         index, passages = (manifest.path(folder, name) for name in (_INDEX, _PASSAGES))
         try:
             self.index = faiss.read_index(str(index))
-            with passages.open(encoding="utf-8", errors="surrogatepass", newline="\n") as lines:
-                self._table = PassageTable.from_lines(lines)
-        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+            with passages.open("rb") as lines:
+                self._table = PassageTable.read(lines)
+        except (RuntimeError, LookupError, ValueError, TypeError) as error:
             raise damaged(folder, f"its files cannot be read ({error})") from error
         counts = {manifest.count, len(self), self.index.ntotal}
         if len(counts) > 1 or self.index.d != self.encoder.dim:

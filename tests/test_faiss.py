@@ -277,11 +277,14 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path) -> None:
 
 def test_a_full_disk_leaves_the_old_index(tmp_path) -> None:
     filled(5).save(tmp_path)
+    many = filled(5000)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(RetrievalError, match="cannot be saved"):
-            filled(5000).save(tmp_path)
+            many.save(tmp_path)
+        with pytest.raises(RetrievalError, match="cannot hold the index's passages"):
+            filled(5000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(FaissRetriever.load(tmp_path, HashEncoder())) == 5
