@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,8 +136,11 @@ def main() -> None:
     arguments_of.add_argument("--questions", type=int, default=20)
     arguments_of.add_argument("--passages", type=int, default=6)
     arguments_of.add_argument("--model", default=DEFAULT_DECODER)
+    arguments_of.add_argument("--only", nargs="+", help="settings by name; all by default")
     arguments = arguments_of.parse_args()
     reader, settings = Reader(arguments.model), methods(arguments.model)
+    if arguments.only:
+        settings = {name: settings[name] for name in arguments.only}
     loss: dict[str, list[float]] = defaultdict(list)
     divergence: dict[str, list[float]] = defaultdict(list)
     tokens: list[int] = []
@@ -150,6 +154,7 @@ def main() -> None:
             name: reader.logits(reader.stored(question, method), answer)
             for name, method in settings.items()
         }
+        print(f"question {len(tokens) + 1} of {arguments.questions}", file=sys.stderr)
         tokens.append(reader.plain(question, question.passages).prompt_tokens)
         for name, row in rows.items():
             gold = row[torch.arange(len(answer)), torch.tensor(answer)]

@@ -136,7 +136,7 @@ def main() -> None:
     arguments_of = parser(__doc__)
     arguments_of.add_argument("--passages", type=int, nargs="+", default=[2, 4, 8, 16])
     arguments_of.add_argument("--tokens", type=int, default=256)
-    arguments_of.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
+    arguments_of.add_argument("--dtype", default="f32", choices=["f32", "bf16", "f16", "i8"])
     arguments_of.add_argument("--dial", type=float, nargs="*", default=list(DIAL))
     arguments_of.add_argument("--store", action="append", help="a URL, repeatable")
     arguments_of.add_argument("--threads", type=int, default=torch.get_num_threads())

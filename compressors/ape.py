@@ -28,7 +28,7 @@ class Ape(KVMethod):
         temperature: T, above 0; below 1 the query looks at the contexts more sharply.
         scale: S, above 0; the paper searches both per task from 0.1 to 1.
         instruction: the decoder's instruction; it is part of the shared prefix.
-        dtype: of the stored keys and values: ``"bf16"``, ``"f16"`` or ``"f32"``.
+        dtype: of the stored keys and values: ``"bf16"``, ``"f16"``, ``"f32"`` or ``"i8"``.
         device: where passages are encoded; a GPU where there is one.
 
     Raises:

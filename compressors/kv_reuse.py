@@ -32,7 +32,7 @@ class KvReuse(KVMethod):
         selection: the rule that picks them: ``"first"``, ``"deviation"`` or ``"attended"``.
         anchor: encode every passage behind neutral ones, see ``ragpack.kv.anchor``.
         instruction: the decoder's instruction; it is part of the shared prefix.
-        dtype: of the stored keys and values: ``"bf16"``, ``"f16"`` or ``"f32"``.
+        dtype: of the stored keys and values: ``"bf16"``, ``"f16"``, ``"f32"`` or ``"i8"``.
         device: where passages are encoded; a GPU where there is one.
 
     Raises:

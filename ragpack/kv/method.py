@@ -46,7 +46,7 @@ class KVMethod(Compressor):
         model: the decoder's name or path.
         instruction: the decoder's instruction; it is part of the prefix.
         anchor: passages to encode behind, as a text; empty for none.
-        dtype: of the stored keys and values: ``"bf16"``, ``"f16"`` or ``"f32"``.
+        dtype: of the stored keys and values: ``"bf16"``, ``"f16"``, ``"f32"`` or ``"i8"``.
         device: where passages are encoded; a GPU where there is one.
 
     Raises:

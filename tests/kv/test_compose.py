@@ -11,6 +11,7 @@ from ragpack.errors import CompressionError, HandoffError
 from ragpack.kv.compose import Row, compose_parallel, compose_sequential
 from ragpack.kv.encode import KVEncoder
 from ragpack.kv.forward import first_logits, generate_inputs, next_logits
+from ragpack.kv.tensors import to_array, to_tensor
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_bad_input_is_refused_in_words(encoder, row, tiny_model, make_request):
         compose_parallel(other, [row])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8])
 def test_stored_precision_moves_logits_by_its_rounding_alone(
     tiny_model, make_request, error_of, dtype
 ):
@@ -229,5 +230,16 @@ def test_stored_precision_moves_logits_by_its_rounding_alone(
             artifact.keys.flags.writeable = artifact.values.flags.writeable = False
         composed = compose_sequential(encoder, [Row(artifacts, request.query)])
         answers.append(first_logits(model, composed))
-    bound = {torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
+    bound = {torch.float32: 1e-5, torch.float16: 1e-2}.get(dtype, 0.1)
     assert 0 < error_of(answers[1], answers[0]) < bound
+
+
+def test_int8_keeps_every_row_to_half_a_step_of_its_largest_number():
+    rows = torch.randn(2, 3, 5, 8) * torch.logspace(-2, 3, 5)[:, None]
+    rows[0, 0, 0] = 0
+    packed = to_array(rows, torch.int8)
+    assert packed.shape == (2, 3, 5, 10)
+    assert packed.dtype == np.int8
+    worst = (to_tensor(packed, "i8") - rows).abs() / rows.abs().amax(-1, keepdim=True).clamp(1e-9)
+    assert float(worst.max()) < 0.51 / 127 + 1e-3
+    assert bool((to_tensor(packed, "i8")[0, 0, 0] == 0).all())
