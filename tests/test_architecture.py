@@ -23,7 +23,7 @@ FLOORS = (
     {"keys", "protocols"},
     {"config", "digest", "errors", "report", "text", "types"},
 )
-ADAPTERS_MAY_IMPORT = FLOORS[3] | FLOORS[4] | {"codec", "kv", "models", "sentences"}
+ADAPTERS_MAY_IMPORT = FLOORS[3] | FLOORS[4] | {"codec", "kv", "models", "sentences", "tracing"}
 
 HEAVY = {"faiss", "langchain_core", "numpy", "redis", "torch", "transformers", "typer"}
 PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}

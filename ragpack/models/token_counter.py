@@ -5,13 +5,13 @@ from itertools import islice
 from pathlib import Path
 from threading import Lock
 
+from blake3 import blake3
 from tokenizers import Tokenizer
 
-from ragpack.digest import digest_fields
 from ragpack.errors import ConfigError
 from ragpack.models.checkpoint import checkpoint_folder
 from ragpack.models.files import resolve
-from ragpack.text import model_text
+from ragpack.text import model_text, utf8
 
 __all__ = ["TokenizerCounter", "load_token_counter", "plain_tokenizer"]
 
@@ -40,7 +40,7 @@ class TokenizerCounter:
         if not path.is_file():
             raise ConfigError(f"no tokenizer.json in {path.parent}: tokens cannot be counted")
         self._tokenizer = plain_tokenizer(Tokenizer.from_file(str(path)))
-        self._remembered: dict[str, int] = {}
+        self._remembered: dict[bytes, int] = {}
         self._lock = Lock()
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -49,7 +49,7 @@ class TokenizerCounter:
         Counts are remembered by the texts' digests: the same passages come again and again, and
         tokenizing them would take most of a warm request's time.
         """
-        keys = [digest_fields("text", text) for text in texts]
+        keys = [blake3(utf8(text)).digest() for text in texts]
         with self._lock:
             counts = {key: self._remembered[key] for key in keys if key in self._remembered}
         new = {k: model_text(t) for k, t in zip(keys, texts, strict=True) if k not in counts}
@@ -59,7 +59,7 @@ class TokenizerCounter:
         counts |= fresh
         return [counts[key] for key in keys]
 
-    def _remember(self, counts: dict[str, int]) -> None:
+    def _remember(self, counts: dict[bytes, int]) -> None:
         """Keep ``counts``, and let the oldest go."""
         with self._lock:
             self._remembered |= counts
