@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ragpack.errors import UnsupportedModel
@@ -59,8 +60,12 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention output [rows, queries, heads, head_dim] in the form transformers asks for."""
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     mark: tuple[Plan, int | None] | None = getattr(key, MARK, None)
+    if mark is None and softcap is None and s_aux is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if mark is None:
         segments, temperature, power = [_plain(query, key, attention_mask)], 1.0, 1.0
     else:
@@ -89,7 +94,10 @@ def _attention(
 
 
 def _plain(query: Tensor, key: Tensor, mask: Tensor | None) -> Segment:
-    """An ordinary forward as one segment: no mask means causal, unless there is one query."""
+    """An ordinary forward with softcap or sinks, which PyTorch's own attention does not know.
+
+    No mask means causal, unless there is one query.
+    """
     if mask is not None and mask.dtype == torch.bool:
         additive = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         mask = additive.masked_fill_(~mask, -torch.inf)

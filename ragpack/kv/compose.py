@@ -54,7 +54,7 @@ class Row:
     @property
     def token_ids(self) -> list[int]:
         """Token ids of all passages, in order."""
-        return [int(i) for artifact in self.passages for i in artifact.token_ids]
+        return [token for artifact in self.passages for token in artifact.token_ids.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,8 @@ def _compose(
     ids = torch.zeros(len(rows), new, dtype=torch.long)
     for index, row in enumerate(rows):
         _plan_row(plan, index, row, prefix, places(row))
-        again = [row.token_ids[i] for i in row.recompute]
+        known = row.token_ids
+        again = [known[i] for i in row.recompute]
         chosen = torch.tensor([*again, *row.query_ids], dtype=torch.long)
         ids[index, new - len(chosen) :] = chosen
     if before is None:
@@ -162,6 +163,11 @@ def _check(encoder: KVEncoder, row: Row, places: Sequence[int]) -> None:
         if artifact.layout != encoder.stored_layout:
             raise HandoffError(
                 f"KV was stored as {artifact.layout}, this prompt needs {encoder.stored_layout}"
+            )
+        if artifact.keys.shape[:2] != (encoder.layout.layers, encoder.layout.kv_heads):
+            raise HandoffError(
+                f"KV of {artifact.keys.shape[0]} layers and {artifact.keys.shape[1]} heads does "
+                f"not fit a decoder of {encoder.layout.layers} and {encoder.layout.kv_heads}"
             )
     ends = [place + length for place, length in zip(places, row.lengths, strict=True)]
     longest = max([len(encoder.prefix_ids), *ends]) + len(row.query_ids)

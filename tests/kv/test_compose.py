@@ -1,6 +1,7 @@
 """Compositions: batches, threads, generate(), and the traps between them and transformers."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,6 +212,9 @@ def test_bad_input_is_refused_in_words(encoder, row, tiny_model, make_request):
         compose_sequential(encoder, [Row(row.passages * 20, row.query_ids)])
     with pytest.raises(CompressionError, match="prefix is empty"):
         KVEncoder(encoder.model, [])
+    wide = replace(row.passages[0], keys=np.zeros((2, 4, 13, 16)))
+    with pytest.raises(HandoffError, match="2 layers and 4 heads"):
+        compose_parallel(encoder, [Row([wide], row.query_ids)])
     other = KVEncoder(encoder.model, make_request().prefix[:4], torch.float64)
     with pytest.raises(HandoffError, match="post-rope@7"):
         compose_parallel(other, [row])
