@@ -18,14 +18,11 @@ __all__ = ["Group", "load", "missing_extra", "names", "open_store"]
 Group = Literal["compressors", "cache_stores", "retrievers"]
 _WORD = {"compressors": "method", "cache_stores": "store", "retrievers": "retriever"}
 _EXTRA_OF_MODULE = {
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "peft": "lora",
-    "ray": "ray",
-    "pyarrow": "corpus",
-    "matplotlib": "bench",
-    "langchain_classic": "langchain",
+    "accelerate": "demo",
+    "gguf": "demo",
+    "hiredis": "hiredis",
     "llama_index": "llamaindex",
+    "matplotlib": "bench",
 }
 
 

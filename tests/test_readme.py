@@ -37,8 +37,8 @@ def test_every_store_has_its_row():
 
 
 def test_the_environment_table_is_that_of_the_code():
-    documented = set(re.findall(r"RAGPACK_[A-Z]+", config.__doc__ or ""))
-    read = set(re.findall(r'"(RAGPACK_[A-Z]+)"', Path(config.__file__).read_text("utf-8")))
+    documented = set(re.findall(r"RAGPACK_[A-Z_]+", config.__doc__ or ""))
+    read = set(re.findall(r'"(RAGPACK_[A-Z_]+)"', Path(config.__file__).read_text("utf-8")))
     assert _first_column("Environment") == documented == read
 
 
