@@ -14,7 +14,7 @@ from ragpack.models.prompt import parts
 from ragpack.models.token_counter import plain_tokenizer
 from ragpack.text import model_text
 
-__all__ = ["PromptTokenizer", "TokenPrompt"]
+__all__ = ["PromptTokenizer", "TextDecoder", "TokenPrompt"]
 
 _MARK = "\ue000"
 """Stands for the user's message while a chat template is rendered; of the private use area."""
