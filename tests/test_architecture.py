@@ -19,11 +19,13 @@ ADAPTERS = ("cache_store", "compressors", "retrievers")
 FLOORS = (
     {"", "bench", "cli", "index", "service", "train"},
     {"account", "cache", "deadline", "flight", "handoff", "pipeline", "planner"},
-    {"budget", "codec", "corpus", "kv", "models", "registry", "sentences", "tracing"},
+    {"budget", "codec", "corpus", "kv", "models", "ranking", "registry", "sentences", "tracing"},
     {"keys", "protocols"},
     {"config", "digest", "errors", "report", "text", "types"},
 )
-ADAPTERS_MAY_IMPORT = FLOORS[3] | FLOORS[4] | {"codec", "kv", "models", "sentences", "tracing"}
+ADAPTERS_MAY_IMPORT = (
+    FLOORS[3] | FLOORS[4] | {"codec", "kv", "models", "ranking", "sentences", "tracing"}
+)
 
 HEAVY = {"faiss", "langchain_core", "numpy", "redis", "torch", "transformers", "typer"}
 PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
