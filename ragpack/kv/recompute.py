@@ -7,7 +7,7 @@ passage is left out as long as others are left: it was encoded behind the same p
 |---|---|---|---|
 | ``first`` | the first tokens of each passage | EPIC (LegoLink), ICML 2025 | nothing |
 | ``deviation`` | values that differ most at layer 2 | CacheBlend, EuroSys 2025 | one layer |
-| ``attended`` | what the query's last token looks at | ours | a forward of the query |
+| ``attended`` | seams, and what the query looks at | ours | a forward of the query |
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = ["SELECTIONS", "choose"]
 
 _DEVIATION_LAYER = 1
 _PHRASE = 5
+_SEAM = 2
 
 
 def choose(
@@ -84,7 +85,9 @@ def _attended(encoder: KVEncoder, row: Row, composed: Composed) -> Tensor:
     """Attention of the query's last token to each token, over heads and all but early layers.
 
     Early layers look for syntax. The mean over neighbours keeps phrases together, so that an answer
-    can be read on from its first token. Windows and softcaps are left out: this only ranks.
+    can be read on from its first token. Every passage's first tokens come before anything else:
+    they see another neighbour than the one they were encoded behind. Windows and softcaps are left
+    out: this only ranks.
     """
     seen: list[Tensor] = []
 
@@ -99,7 +102,10 @@ def _attended(encoder: KVEncoder, row: Row, composed: Composed) -> Tensor:
     first_logits(encoder.model, composed)
     prefix, stored = len(encoder.prefix_ids), composed.plan.stored
     late = torch.stack(seen[len(seen) // 3 :]).mean(dim=0)[prefix:stored].cpu()
-    return F.avg_pool1d(late[None], _PHRASE, 1, _PHRASE // 2, count_include_pad=False)[0]
+    scores = F.avg_pool1d(late[None], _PHRASE, 1, _PHRASE // 2, count_include_pad=False)[0]
+    for part in torch.split(scores, row.lengths):
+        part[:_SEAM] += 1.0  # more than any attention
+    return scores
 
 
 Rule = Callable[[KVEncoder, Row, Composed], Tensor]

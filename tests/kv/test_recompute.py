@@ -88,6 +88,8 @@ def test_attended_finds_what_the_query_looks_at(encoder, row):
     late = torch.stack([layer[0, :, -1].mean(0) for layer in made.attentions[1:]]).mean(0)
     late = late[prefix : prefix + 39]
     wanted = torch.stack([late[max(0, i - 2) : i + 3].mean() for i in range(39)])
+    for seam in (0, 1, 13, 14, 22, 23):  # the first two tokens of each passage
+        wanted[seam] += 1
     assert torch.allclose(scores.double(), wanted, atol=1e-6)
 
 
