@@ -38,7 +38,7 @@ def questions() -> list[dict[str, Any]]:
 
 
 def demo(
-    number: Annotated[int, typer.Option("--question", help="Number of a sample question.")] = 1,
+    number: Annotated[int, typer.Option("--question", help="Number of a sample question.")] = 24,
     json: Json = False,
 ) -> None:
     """Index the sample handbook, answer a question from it, and account for everything."""
