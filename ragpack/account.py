@@ -1,6 +1,6 @@
 """The account of a request: what became of each passage, in tokens, with the reason."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -81,23 +81,23 @@ def account(
     texts += [source.full_text for source in sources]
     texts += ["" if is_empty(segment) else segment.text for segment in segments]
     before, after, *counts = counter.count(texts)
+    tokens_in = iter(counts)
     parts = zip(outcomes, segments, counts[len(sources) :], strict=True)
-    merged = [row for part in parts for row in _rows(*part)]
-    rows = [replace(row, tokens_in=n) for row, n in zip(merged, counts, strict=False)]
+    rows = [row for part in parts for row in _rows(*part, tokens_in)]
     if len(rows) < len(passages):
         rows = _with_twins(passages, sources, rows)
     return tuple(rows), Tokens(before, after)
 
 
-def _rows(outcome: Outcome, segment: Segment, tokens_out: int) -> list[PassageReport]:
+def _rows(
+    outcome: Outcome, segment: Segment, tokens_out: int, tokens_in: Iterator[int]
+) -> Iterator[PassageReport]:
     """A row for each source; what several of them share is counted at the first."""
-    reason = outcome.reason(segment)
-    first, *others = (
-        PassageReport(source.id, segment.spans, 0, 0, outcome.look.result, reason)
-        for source in outcome.sources
-    )
-    together = [replace(row, reason=row.reason or f"together with {first.id}") for row in others]
-    return [replace(first, tokens_out=tokens_out), *together]
+    reason, result = outcome.reason(segment), outcome.look.result
+    for source in outcome.sources:
+        yield PassageReport(source.id, segment.spans, next(tokens_in), tokens_out, result, reason)
+        tokens_out = 0
+        reason = reason or f"together with {outcome.sources[0].id}"
 
 
 def _with_twins(

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ragpack.codec import decode_frame, encode_frame
 from ragpack.deadline import Deadline
@@ -86,9 +86,8 @@ class ArtifactCache:
         wanted = {keys[i]: passages[i] for i in missing}
         computed = self._compute(wanted, query, deadline)
         for i in missing:
-            made = computed[keys[i]]
-            reason = made.reason or looked[i].reason
-            looked[i] = replace(made, result=looked[i].result, reason=reason)
+            made, result, reason = computed[keys[i]], looked[i].result, looked[i].reason
+            looked[i] = Lookup(made.artifact, result, made.reason or reason, made.error)
         with self._lock:
             self.counts.update(look.result for look in looked)
             self.counts.update(look.reason for look in looked if look.reason)

@@ -191,14 +191,14 @@ class ContextPacker:
             some = [passages[i] for i in usable]
             choices = self.compressor.select(query, some, artifacts, budget)
             for i, choice in zip(usable, choices, strict=True):
-                outcomes[i] = replace(outcomes[i], choice=choice)
+                outcomes[i] = Outcome(passages[i], looked[i], choice, (passages[i],))
         except Exception as error:  # fail open: the original text is always an answer
             if self.strict:
                 raise
             self.cache.warn_once(f"select failed: {type(error).__name__}", error)
             for i in usable:
                 failed = Lookup(None, looked[i].result, type(error).__name__, error)
-                outcomes[i] = replace(outcomes[i], look=failed, choice=None)
+                outcomes[i] = Outcome(passages[i], failed, None, (passages[i],))
         return outcomes
 
     def _finish(
