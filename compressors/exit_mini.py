@@ -1,9 +1,9 @@
 """exit-mini: EXIT's decision for every sentence of a passage, in one small forward pass.
 
 A cross-encoder on all-MiniLM-L6-v2 (:class:`ragpack.models.sentence_scorer.SentenceScorer`) reads
-query and passage together. Its log-odds are fused with the cosine between query and sentence, as
-all-MiniLM-L6-v2 itself sees it, by weights fitted on training data. Sources: EXIT (Hwang et al.,
-2024) for the task, Provence (Chirkova et al., 2025) for scoring all sentences at once.
+query and passage together and says which sentences answer; all-MiniLM-L6-v2 itself says how near
+each is to the query; :mod:`ragpack.models.sentence_judge` joins the two. Sources: EXIT (Hwang et
+al., 2024) for the task, Provence (Chirkova et al., 2025) for scoring all sentences at once.
 
 What sentences of several passages say together (second hops) is weighed at selection, see
 :mod:`ragpack.ranking`.
@@ -33,17 +33,17 @@ DEFAULT_TAU = 0.5
 class ExitMini(Compressor):
     """Keeps the sentences that a small cross-encoder finds useful for the query.
 
-    The stored artifact holds every sentence of a passage with its log-odds to be useful, so that
+    The stored artifact holds every sentence of a passage with its score, so that
     ``tau`` and a budget may change without computing anything again.
 
     Args:
-        tau: least probability of a sentence to keep where a request has no budget.
+        tau: least score after ranking of a sentence to keep where a request has no budget.
         weights: a file written by ``ragpack.train.exit_mini``; the shipped one unless given.
         device: such as ``"cpu"``; a GPU where there is one.
         language: ISO 639 code for the sentence splitter.
 
     Raises:
-        ConfigError: ``tau`` is outside [0, 1].
+        ConfigError: ``tau`` is not a finite number.
     """
 
     name: ClassVar[str] = "exit-mini"
@@ -58,8 +58,8 @@ class ExitMini(Compressor):
         device: str | None = None,
         language: str = "en",
     ) -> None:
-        if not 0.0 <= tau <= 1.0:
-            raise ConfigError(f"tau must be a probability from 0 to 1, not {tau}")
+        if not math.isfinite(tau):
+            raise ConfigError(f"tau must be a finite number, not {tau}")
         self.tau = tau
         self.language = language
         self._weights = SHIPPED_WEIGHTS if weights is None else Path(weights)
@@ -84,7 +84,7 @@ class ExitMini(Compressor):
         )
 
     def compress(self, passages: Sequence[Passage], query: str | None) -> list[Artifact]:
-        """Every sentence of each passage with its log-odds to be useful for ``query``.
+        """Every sentence of each passage with its score for ``query``.
 
         Raises:
             CompressionError: ``query`` is None.
@@ -106,21 +106,15 @@ class ExitMini(Compressor):
         artifacts: Sequence[Artifact],
         budget: int | None = None,
     ) -> list[Artifact]:
-        """Sentences with their probabilities after ranking: all under a budget, else from tau up.
-
-        The probabilities are comparable over the passages of the request.
-        """
+        """Sentences with their scores after ranking: all under a budget, else from tau up."""
         judged = [cast(TextArtifact, artifact) for artifact in artifacts]
         spans = [each.spans for each in judged]
         scores = ranked(query, passages, spans, [each.scores for each in judged])
-        least = 0.0 if budget is not None else self.tau
+        least = -math.inf if budget is not None else self.tau
         return [_above(own, row, least) for own, row in zip(spans, scores, strict=True)]
 
 
 def _above(spans: Sequence[Span], scores: Sequence[float], least: float) -> TextArtifact:
-    """The spans whose probability is at least ``least``."""
-    chances = [1.0 / (1.0 + math.exp(-score)) for score in scores]
-    kept = [place for place, chance in enumerate(chances) if chance >= least]
-    return TextArtifact(
-        tuple(spans[place] for place in kept), tuple(chances[place] for place in kept)
-    )
+    """The spans that score at least ``least``."""
+    kept = [place for place, score in enumerate(scores) if score >= least]
+    return TextArtifact(tuple(spans[at] for at in kept), tuple(scores[at] for at in kept))

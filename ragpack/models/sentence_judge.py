@@ -1,8 +1,7 @@
-"""Judges sentences by a cross-encoder and a sentence encoder, fused."""
+"""Judges sentences by a sentence encoder's cosine and a cross-encoder's preference."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -16,37 +15,32 @@ from ragpack.models.files import resolve
 from ragpack.models.sentence_reader import SentenceReader, Tokens
 from ragpack.models.sentence_scorer import SentenceScorer
 
-__all__ = ["FUSION", "SHIPPED_WEIGHTS", "SentenceJudge", "Signals"]
+__all__ = ["SHIPPED_WEIGHTS", "SentenceJudge"]
 
 SHIPPED_WEIGHTS = Path(__file__).parent.parent / "data" / "exit-mini" / "exit-mini.safetensors"
-FUSION = "fusion"
-"""Tensor [3] in a weights file: weight of the log-odds, weight of the cosine, offset."""
+
+_PREFERENCE = 0.02
+"""Weight of the preference beside the cosine. Set by hand: the training data are questions of one
+hop, on which any fit would trust the cross-encoder more than questions of several hops allow."""
 
 _LEAST = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What is known of one sentence: the cross-encoder's log-odds, the cosine with the query."""
-
-    log_odds: float
-    cosine: float
 
 
 class SentenceJudge:
     """Judges sentences under a query; may be called from several threads.
 
+    The score is the *cosine* between query and title with sentence, plus a little of the
+    *preference*: by how much the cross-encoder's log-odds exceed their mean over the passage. The
+    cosine compares passages, also those that lead to the answer without holding it; the
+    cross-encoder was trained to tell the answering sentence from its neighbours.
+
     Args:
         reader: the cross-encoder.
         encoder: of unit vectors, for the cosine.
-        fusion: weight of the log-odds, weight of the cosine, offset.
     """
 
-    def __init__(
-        self, reader: SentenceReader, encoder: SentenceEncoder, fusion: Sequence[float]
-    ) -> None:
+    def __init__(self, reader: SentenceReader, encoder: SentenceEncoder) -> None:
         self._reader, self._encoder = reader, encoder
-        self._fusion = tuple(fusion)
 
     @classmethod
     def load(cls, weights: Path, device: str | None = None) -> "SentenceJudge":
@@ -58,40 +52,29 @@ class SentenceJudge:
         """
         if not weights.is_file():
             raise ConfigError(f"no weights at {weights}: train them, or leave the setting out")
-        tensors = load_file(weights)
-        if FUSION not in tensors:
-            raise ConfigError(f"{weights} holds no {FUSION!r} tensor: not weights of exit-mini")
-        fusion = tensors.pop(FUSION).tolist()
         base = resolve(DEFAULT_ENCODER).path
-        scorer = SentenceScorer.load(base, tensors).to(device or best_device())
+        scorer = SentenceScorer.load(base, load_file(weights)).to(device or best_device())
         reader = SentenceReader(scorer, base / "tokenizer.json")
-        return cls(reader, load_encoder(DEFAULT_ENCODER, device), fusion)
+        return cls(reader, load_encoder(DEFAULT_ENCODER, device))
 
     def scores(
         self, query: str, titles: Sequence[str], texts: Sequence[Sequence[str]]
     ) -> list[list[float]]:
-        """Log-odds of every sentence.
+        """The score of every sentence, in the shape of ``texts``.
 
         Args:
             query: the question.
             titles: of the passages, "" for none.
             texts: the sentences of each passage.
         """
-        weight, nearness, offset = self._fusion
-        return [
-            [weight * one.log_odds + nearness * one.cosine + offset for one in row]
-            for row in self.signals(query, titles, texts)
-        ]
-
-    def signals(
-        self, query: str, titles: Sequence[str], texts: Sequence[Sequence[str]]
-    ) -> list[list[Signals]]:
-        """Both signals of every sentence, in the shape of ``texts``."""
+        cosines = self._cosines(query, titles, texts)
         odds = self._log_odds(query, titles, texts)
-        nearness = self._cosines(query, titles, texts)
         return [
-            [Signals(*pair) for pair in zip(*rows, strict=True)]
-            for rows in zip(odds, nearness, strict=True)
+            [
+                cosine + _PREFERENCE * preference
+                for cosine, preference in zip(near, _centred(row), strict=True)
+            ]
+            for near, row in zip(cosines, odds, strict=True)
         ]
 
     def _log_odds(
@@ -116,6 +99,11 @@ class SentenceJudge:
         vectors = self._encoder.encode([query, *flat])
         found = iter((vectors[1:] * vectors[0]).sum(axis=1).tolist())
         return [list(islice(found, len(row))) for row in texts]
+
+
+def _centred(values: Sequence[float]) -> list[float]:
+    mean = sum(values) / len(values) if values else 0.0
+    return [value - mean for value in values]
 
 
 def _logit(probability: float) -> float:

@@ -95,10 +95,9 @@ class SentenceScorer(nn.Module):
         """The parameters that training changes, by name."""
         return {name: part for name, part in self.named_parameters() if part.requires_grad}
 
-    def save(self, path: Path, extra: Mapping[str, Tensor]) -> None:
-        """Write the trained parameters in half precision, and ``extra`` tensors as they are."""
-        parts = {name: part.detach().half().cpu() for name, part in self.trained().items()}
-        save_file(parts | dict(extra), path)
+    def save(self, path: Path) -> None:
+        """Write the trained parameters in half precision."""
+        save_file({name: part.detach().half().cpu() for name, part in self.trained().items()}, path)
 
     @classmethod
     def untrained(cls, base: Path) -> "SentenceScorer":

@@ -21,7 +21,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.models import resolve
-from ragpack.models.sentence_judge import FUSION, SentenceJudge
 from ragpack.models.sentence_scorer import SentenceScorer
 from ragpack.models.sentence_windows import (
     Window,
@@ -31,7 +30,6 @@ from ragpack.models.sentence_windows import (
     windows,
 )
 from ragpack.train.exit_mini_data import HELD_OUT, IGNORE, Group, Sample, load_groups
-from ragpack.train.exit_mini_fusion import fit_fusion
 
 __all__ = ["train"]
 
@@ -91,9 +89,7 @@ def train(
         if (step + 1) % save_every == 0:
             run.checkpoint(step + 1)
     weights = output / "exit-mini.safetensors"
-    scorer.save(weights, {FUSION: torch.tensor([1.0, 0.0, 0.0])})
-    fusion = fit_fusion(SentenceJudge.load(weights, device), data, seed=seed)
-    scorer.save(weights, {FUSION: fusion})
+    scorer.save(weights)
     return weights
 
 

@@ -23,7 +23,7 @@ IGNORE = -1
 HELD_OUT = frozenset(
     {"1973 oil crisis", "Imperialism", "Geology", "Doctor Who", "Super Bowl 50", "Normans"}
 )
-"""Articles of SQuAD that training never sees: for choosing a checkpoint and fitting the fusion."""
+"""Articles of SQuAD that training never sees: for choosing among checkpoints."""
 
 _BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "``": '"', "''": '"'}
 _NEIGHBOURS = 4
