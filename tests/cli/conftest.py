@@ -1,6 +1,7 @@
 """The command as its users run it: arguments in; exit code, stdout and stderr out."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ def ragpack(
     """Run ``ragpack`` with arguments in this process, its store in a folder of its own."""
     monkeypatch.setenv("RAGPACK_STORE", f"lmdb://{tmp_path / 'store'}")
     monkeypatch.setenv("COLUMNS", "200")
+    # The command shows the library's warnings on stderr; later tests must not see that.
+    monkeypatch.setattr(logging.getLogger("ragpack"), "handlers", [])
 
     def run(*arguments: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["ragpack", *map(str, arguments)])
