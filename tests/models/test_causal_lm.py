@@ -16,6 +16,7 @@ def test_smollm2_is_ready_to_answer() -> None:
     model, tokenizer = load_causal_lm("smollm2-135m-instruct", device="cpu")
     assert not model.training
     assert model.dtype == torch.float32
-    assert model.config._attn_implementation == "sdpa"
+    # KV methods put their own in its place, which leaves plain forwards to sdpa.
+    assert model.config._attn_implementation in {"sdpa", "ragpack"}
     assert tokenizer.chat_template
     assert tokenizer.eos_token == "<|im_end|>"
