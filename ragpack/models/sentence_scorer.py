@@ -103,11 +103,8 @@ class SentenceScorer(nn.Module):
     def untrained(cls, base: Path) -> "SentenceScorer":
         """A scorer on the encoder in the folder ``base``, ready to be trained."""
         with quiet_progress():
-            return cls(
-                BertModel.from_pretrained(
-                    base, add_pooling_layer=False, use_safetensors=True, local_files_only=True
-                )
-            )
+            encoder = BertModel.from_pretrained(base, use_safetensors=True, local_files_only=True)
+        return cls(encoder)
 
     @classmethod
     def load(cls, base: Path, trained: Mapping[str, Tensor]) -> "SentenceScorer":
