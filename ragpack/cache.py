@@ -16,7 +16,7 @@ from ragpack.codec import decode_frame, encode_frame
 from ragpack.deadline import Deadline
 from ragpack.errors import CacheUnavailable, CompressionError, CompressionTimeout, CorruptEntry
 from ragpack.flight import SingleFlight
-from ragpack.keys import CacheKey, query_digest
+from ragpack.keys import CacheKey, make_keys
 from ragpack.protocols import Buffer, CacheStore, Compressor
 from ragpack.report import CacheResult
 from ragpack.tracing import span
@@ -71,9 +71,8 @@ class ArtifactCache:
     def keys(self, passages: Sequence[Passage], query: str | None = None) -> list[CacheKey]:
         """The key of each passage's artifact; the query counts only for query-aware methods."""
         method = self.compressor
-        asked = query_digest(query) if method.query_aware and query is not None else None
-        made_by = method.fingerprint.digest
-        return [CacheKey(self.namespace, method.kind, made_by, p.digest, asked) for p in passages]
+        asked = query if method.query_aware else None
+        return make_keys(self.namespace, method.kind, method.fingerprint, passages, asked)
 
     def fetch(
         self, passages: Sequence[Passage], query: str | None, deadline: Deadline | None = None

@@ -4,13 +4,14 @@ A stored key reads ``<namespace>:<digest>``, both hexadecimal: the namespace's o
 that a tenant's entries can be dropped together, then 256 bits over every field.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ragpack.digest import digest_fields
 from ragpack.errors import ConfigError
 from ragpack.types import Fingerprint, Kind, Passage
 
-__all__ = ["CacheKey", "make_key", "namespace_prefix", "query_digest"]
+__all__ = ["CacheKey", "make_key", "make_keys", "namespace_prefix", "query_digest"]
 
 _NAMESPACE_DIGITS = 32
 
@@ -62,5 +63,17 @@ def make_key(
     query: str | None = None,
 ) -> CacheKey:
     """The key of ``passage`` under ``fingerprint``; pass ``query`` only for query-aware methods."""
+    return make_keys(namespace, kind, fingerprint, [passage], query)[0]
+
+
+def make_keys(
+    namespace: str,
+    kind: Kind,
+    fingerprint: Fingerprint,
+    passages: Sequence[Passage],
+    query: str | None = None,
+) -> list[CacheKey]:
+    """:func:`make_key` for each passage; what they share is hashed once."""
     asked = None if query is None else query_digest(query)
-    return CacheKey(namespace, kind, fingerprint.digest, passage.digest, asked)
+    made_by = fingerprint.digest
+    return [CacheKey(namespace, kind, made_by, passage.digest, asked) for passage in passages]
