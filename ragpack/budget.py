@@ -60,7 +60,7 @@ def fit(drafts: Sequence[Draft], budget: int, counter: TokenCounter) -> list[Seg
 
 def is_empty(segment: Segment) -> bool:
     """Whether nothing of the passage is kept."""
-    return not segment.kept_text
+    return not (segment.spans if segment.abstract is None else segment.abstract)
 
 
 def _tokens(segments: Sequence[Segment], counter: TokenCounter) -> int:

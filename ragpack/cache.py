@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import partial
 
 from ragpack.codec import decode_frame, encode_frame
 from ragpack.deadline import Deadline
@@ -79,14 +80,8 @@ class ArtifactCache:
     ) -> list[Lookup]:
         """One lookup for each passage, in order; never raises for a passage or the store."""
         deadline = deadline or Deadline(None)
-        keys = self.keys(passages, query)
-        looked = self._read(keys, deadline)
-        missing = [i for i, look in enumerate(looked) if look.artifact is None]
-        wanted = {keys[i]: passages[i] for i in missing}
-        computed = self._compute(wanted, query, deadline)
-        for i in missing:
-            made, result, reason = computed[keys[i]], looked[i].result, looked[i].reason
-            looked[i] = Lookup(made.artifact, result, made.reason or reason, made.error)
+        find = self._cached if self.compressor.cached else self._uncached
+        looked = find(passages, query, deadline)
         with self._lock:
             self.counts.update(look.result for look in looked)
             self.counts.update(look.reason for look in looked if look.reason)
@@ -123,9 +118,20 @@ class ArtifactCache:
 
     # Reading
 
+    def _cached(
+        self, passages: Sequence[Passage], query: str | None, deadline: Deadline
+    ) -> list[Lookup]:
+        keys = self.keys(passages, query)
+        looked = self._read(keys, deadline)
+        missing = [i for i, look in enumerate(looked) if look.artifact is None]
+        wanted = {keys[i]: passages[i] for i in missing}
+        computed = self._compute(wanted, query, deadline)
+        for i in missing:
+            made, result, reason = computed[keys[i]], looked[i].result, looked[i].reason
+            looked[i] = Lookup(made.artifact, result, made.reason or reason, made.error)
+        return looked
+
     def _read(self, keys: Sequence[CacheKey], deadline: Deadline) -> list[Lookup]:
-        if not self.compressor.cached:
-            return [Lookup(None, "uncached")] * len(keys)
         try:
             with span("store", passages=len(keys)):
                 names = [str(key) for key in keys]
@@ -178,29 +184,29 @@ class ArtifactCache:
     def _fly(self, work: Mapping[CacheKey, Passage], query: str | None) -> None:
         """Compute ``work`` and land every flight of it, whatever happens."""
         try:
-            self._attempt(work, query)
+            made = dict(zip(work, self._attempt(list(work.values()), query), strict=True))
+            for key, outcome in made.items():
+                self._flights.land(key, outcome)
+            if fresh := {k: a for k, a in made.items() if not isinstance(a, Exception)}:
+                self._write_behind(fresh)
         except BaseException as error:  # Ctrl-C here must not leave other threads waiting
             for key in work:
                 self._flights.land(key, CompressionError(f"interrupted by {type(error).__name__}"))
             raise
 
-    def _attempt(self, work: Mapping[CacheKey, Passage], query: str | None) -> None:
+    def _attempt(
+        self, passages: Sequence[Passage], query: str | None
+    ) -> list[Artifact | Exception]:
         """Compress as a batch; a failing batch is halved, so that one passage spoils no other."""
         try:
-            made = self.compressor.compress(list(work.values()), query)
-            fresh = dict(zip(work, made, strict=True))
+            made = self.compressor.compress(passages, query)
+            return [artifact for _, artifact in zip(passages, made, strict=True)]
         except Exception as error:  # a method may break in any way; the request must not
-            keys = list(work)
-            if len(keys) == 1:
-                self._flights.land(keys[0], error)
-                return
-            middle = len(keys) // 2
-            for half in (keys[:middle], keys[middle:]):
-                self._attempt({key: work[key] for key in half}, query)
-            return
-        for key, artifact in fresh.items():
-            self._flights.land(key, artifact)
-        self._write_behind(fresh)
+            if len(passages) == 1:
+                return [error]
+            middle = len(passages) // 2
+            halves = passages[:middle], passages[middle:]
+            return [one for half in halves for one in self._attempt(half, query)]
 
     def _await(self, flight: Future[Artifact], deadline: Deadline) -> Lookup:
         try:
@@ -209,15 +215,31 @@ class ArtifactCache:
             late = CompressionTimeout(f"not compressed within {deadline.milliseconds:g} ms")
             return Lookup(None, "miss", "deadline", late)
         except Exception as error:  # reported with its passage; raised only in strict mode
-            reason = type(error).__name__
-            self.warn_once(reason, error)
-            return Lookup(None, "miss", reason, error)
+            return self._failed("miss", error)
+
+    def _uncached(
+        self, passages: Sequence[Passage], query: str | None, deadline: Deadline
+    ) -> list[Lookup]:
+        """What is too cheap to be stored needs no keys, and is not shared between threads."""
+        with span("compress", method=self.compressor.name, passages=len(passages)):
+            attempt = partial(self._attempt, passages)
+            try:
+                made = deadline.run(self._workers, attempt, query) if passages else []
+            except CompressionTimeout as late:
+                return [Lookup(None, "uncached", "deadline", late)] * len(passages)
+        return [
+            self._failed("uncached", one) if isinstance(one, Exception) else Lookup(one, "uncached")
+            for one in made
+        ]
+
+    def _failed(self, result: CacheResult, error: Exception) -> Lookup:
+        reason = type(error).__name__
+        self.warn_once(reason, error)
+        return Lookup(None, result, reason, error)
 
     # Writing
 
     def _write_behind(self, fresh: Mapping[CacheKey, Artifact]) -> None:
-        if not self.compressor.cached:
-            return
         with self._lock:
             write = self._writer.submit(self._write, fresh)
             self._writes.add(write)

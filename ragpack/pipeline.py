@@ -254,9 +254,9 @@ def make_compressor(method: str | Compressor, settings: dict[str, Any]) -> Compr
 
 def _without_twins(passages: Sequence[Passage]) -> list[Passage]:
     """The passages in order, each title and text once."""
-    first: dict[str, Passage] = {}
+    first: dict[tuple[str, str], Passage] = {}
     for passage in passages:
-        first.setdefault(passage.digest, passage)
+        first.setdefault((passage.title, passage.text), passage)
     return list(first.values())
 
 

@@ -171,7 +171,7 @@ class Segment:
         """The kept ranges in document order, gaps written as one space."""
         if self.abstract is not None:
             return self.abstract
-        return " ".join(self.passage.text[start:end] for start, end in self.spans)
+        return " ".join([self.passage.text[start:end] for start, end in self.spans])
 
     @property
     def text(self) -> str:
