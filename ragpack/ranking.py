@@ -13,8 +13,9 @@ is added here, without a model, as raises in units of the range of the scores gi
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import lru_cache
+from typing import NamedTuple, Self
 
 from ragpack.types import Passage, Span
 
@@ -101,27 +102,36 @@ def _matches(
     query: str, passages: Sequence[Passage], texts: Sequence[Sequence[str]]
 ) -> list[list[float]]:
     """BM25 (Robertson and Zaragoza, 2009) of title and sentence, over the best one's; in [0, 1]."""
+    asked = set(_WORD.findall(query.lower()))
     counts = [
-        [Counter(_WORD.findall(f"{passage.title} {text}".lower())) for text in row]
-        for passage, row in zip(passages, texts, strict=True)
+        [_Count.of(head + _WORD.findall(text.lower()), asked) for text in row]
+        for row, head in zip(texts, (_WORD.findall(p.title.lower()) for p in passages), strict=True)
     ]
     every = [count for row in counts for count in row]
-    mean = sum(count.total() for count in every) / len(every) or 1.0
-    asked = set(_WORD.findall(query.lower()))
+    mean = sum(count.length for count in every) / len(every) or 1.0
+    held = Counter(word for count in every for word in count.asked)
     idf = {
-        word: math.log(1 + (len(every) - held + 0.5) / (held + 0.5))
-        for word in sorted(asked)
-        if (held := sum(word in count for count in every))
+        word: math.log(1 + (len(every) - found + 0.5) / (found + 0.5))
+        for word, found in held.items()
     }
     values = [[_match(count, idf, mean) for count in row] for row in counts]
     best = max(max(row, default=0.0) for row in values) or 1.0
     return [[value / best for value in row] for row in values]
 
 
-def _match(count: Counter[str], idf: dict[str, float], mean: float) -> float:
-    norm = _K1 * (1 - _B + _B * count.total() / mean)
-    return sum(
-        weight * count[word] * (_K1 + 1) / (count[word] + norm)
-        for word, weight in idf.items()
-        if word in count
+class _Count(NamedTuple):
+    """A sentence's number of words, and how often each word of the query is among them."""
+
+    length: int
+    asked: dict[str, int]
+
+    @classmethod
+    def of(cls, words: Sequence[str], asked: Set[str]) -> Self:
+        return cls(len(words), Counter([word for word in words if word in asked]))
+
+
+def _match(count: _Count, idf: Mapping[str, float], mean: float) -> float:
+    norm = _K1 * (1 - _B + _B * count.length / mean)
+    return math.fsum(
+        idf[word] * times * (_K1 + 1) / (times + norm) for word, times in count.asked.items()
     )
