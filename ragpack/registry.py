@@ -19,10 +19,15 @@ Group = Literal["compressors", "cache_stores", "retrievers"]
 _WORD = {"compressors": "method", "cache_stores": "store", "retrievers": "retriever"}
 _EXTRA_OF_MODULE = {
     "accelerate": "demo",
+    "fastapi": "serve",
     "gguf": "demo",
     "hiredis": "hiredis",
+    "limits": "serve",
     "llama_index": "llamaindex",
     "matplotlib": "bench",
+    "prometheus_client": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 
 

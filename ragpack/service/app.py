@@ -1,0 +1,49 @@
+"""The application: routes, errors and what stands before them, put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+import ragpack
+from ragpack.service import problems
+from ragpack.service.engine import Engine
+from ragpack.service.front import Front
+from ragpack.service.routes import ROUTERS
+from ragpack.service.settings import Settings
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service as an ASGI application; models load with its first use or at start-up.
+
+    Raises:
+        UnknownPluginError: a method or a store that is not registered.
+    """
+    settings = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = Engine(settings)
+        app.state.engine = engine
+        engine.start(engine.warm)
+        try:
+            yield
+        finally:
+            engine.close()
+
+    app = FastAPI(
+        title="ragpack",
+        version=ragpack.__version__,
+        description="Retrieved passages in, the least a decoder needs out.",
+        lifespan=lifespan,
+        max_body_size=settings.limits.body_bytes,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(Front)
+    return app

@@ -1,0 +1,98 @@
+"""The methods of a service: which there are, which can run here, and why the others cannot."""
+
+import inspect
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ragpack import registry
+from ragpack.errors import RagpackError, UnknownPluginError, UnsupportedModel
+from ragpack.pipeline import make_compressor
+from ragpack.protocols import Compressor
+from ragpack.service.choice import in_force
+
+__all__ = ["Catalogue", "Method"]
+
+_log = logging.getLogger(__name__)
+_KV = (
+    "keys and values are made for a decoder in the same process and do not travel over HTTP; "
+    "take a text method, or ContextPacker beside the decoder"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method that the service offers; ``reason`` says why it cannot run here, "" if it can."""
+
+    name: str
+    factory: type[Compressor]
+    compressor: Compressor | None
+    reason: str = ""
+
+    def describe(self) -> dict[str, Any]:
+        """Its row of ``GET /v1/methods``."""
+        return {
+            "name": self.name,
+            "kind": self.factory.kind,
+            "query_aware": self.factory.query_aware,
+            "cached": self.factory.cached,
+            "scope": self.factory.scope,
+            "summary": (inspect.getdoc(self.factory) or "").partition("\n")[0],
+            "settings": in_force(self.compressor) if self.compressor else {},
+            "available": self.compressor is not None,
+            "reason": self.reason,
+        }
+
+
+class Catalogue:
+    """Finds out once, on first use, which methods can run; safe in several threads.
+
+    Raises:
+        UnknownPluginError: a name that is not registered.
+    """
+
+    def __init__(self, names: Sequence[str] | None) -> None:
+        self.names = tuple(names or registry.names("compressors"))
+        self._factories = {name: registry.load("compressors", name) for name in self.names}
+        self._methods: dict[str, Method] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> Compressor:
+        """The method called ``name``.
+
+        Raises:
+            UnknownPluginError: the service does not offer it; the message lists those it does.
+            UnsupportedModel: it cannot run on this machine.
+        """
+        if name not in self._factories:
+            known = ", ".join(self.names)
+            raise UnknownPluginError(f"no method named {name!r}; this service has: {known}")
+        method = self._method(name)
+        if method.compressor is None:
+            raise UnsupportedModel(f"{name} cannot run on this server: {method.reason}")
+        return method.compressor
+
+    def all(self) -> list[Method]:
+        """Every method, by name."""
+        return [self._method(name) for name in self.names]
+
+    def _method(self, name: str) -> Method:
+        with self._lock:
+            if name not in self._methods:
+                self._methods[name] = _tried(name, self._factories[name])
+            return self._methods[name]
+
+
+def _tried(name: str, factory: type[Compressor]) -> Method:
+    """The method, with its models found (not yet loaded), or the reason why it cannot run."""
+    if factory.kind == "kv":
+        return Method(name, factory, None, _KV)
+    try:
+        compressor = make_compressor(name, {})
+        _ = compressor.fingerprint
+    except RagpackError as error:
+        _log.info("method %s is not available: %s", name, error)
+        return Method(name, factory, None, str(error).partition("\n")[0])
+    return Method(name, factory, compressor)

@@ -1,0 +1,7 @@
+"""One file for each group of paths; a router is offered by being listed here."""
+
+from ragpack.service.routes import catalog, compress, health, pack
+
+__all__ = ["ROUTERS"]
+
+ROUTERS = (compress.router, pack.router, catalog.router, health.router)

@@ -1,0 +1,50 @@
+"""``POST /v1/pack``: one context for a decoder, under a budget."""
+
+import uuid
+
+from fastapi import APIRouter
+
+from ragpack.models.prompt import INSTRUCTION, messages
+from ragpack.report import PackedContext
+from ragpack.service.access import CallerOf, EngineOf
+from ragpack.service.engine import Engine
+from ragpack.service.problems import Problem
+from ragpack.service.results import report_of, results_of
+from ragpack.service.schemas import Message, PackRequest, PackResponse, passages_from
+from ragpack.types import Passage
+
+__all__ = ["pack", "router"]
+
+router = APIRouter(prefix="/v1", tags=["compression"])
+
+
+@router.post("/pack", summary="Pack passages into one context")
+async def pack(asked: PackRequest, engine: EngineOf, caller: CallerOf) -> PackResponse:
+    """The context as a string, or as chat messages; from the passages given or from an index."""
+    if (asked.passages is None) == (asked.index is None):
+        raise Problem(422, "ConfigError", "give either passages or index, not both and not neither")
+    return await engine.run(_pack, asked, engine, caller.namespace)
+
+
+def _pack(asked: PackRequest, engine: Engine, namespace: str) -> PackResponse:
+    packer = engine.packer(asked.method, namespace, asked.settings, asked.deadline_ms)
+    passages = _passages(asked, engine, namespace)
+    packed = packer.pack(asked.query, passages, budget=asked.budget)
+    return PackResponse(
+        id=f"ctx-{uuid.uuid4().hex}",
+        context=packed.text,
+        messages=_messages(packed, asked.query) if asked.format == "messages" else None,
+        passages=results_of(packed, passages, None, packer.counter),
+        report=report_of(packed.report),
+    )
+
+
+def _passages(asked: PackRequest, engine: Engine, namespace: str) -> list[Passage]:
+    if asked.index is not None:
+        return engine.search(asked.index, namespace, asked.query, asked.k)
+    return passages_from(asked.passages or [])
+
+
+def _messages(packed: PackedContext, query: str) -> list[Message]:
+    rows = messages(packed.text, query, INSTRUCTION)
+    return [Message.model_validate(row) for row in rows]

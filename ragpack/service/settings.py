@@ -1,0 +1,47 @@
+"""Everything that an operator may set on the service; clients can set none of it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ragpack import config
+
+__all__ = ["Limits", "Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Caps that hold for every request, whoever sends it.
+
+    ``body_seconds`` is the time in which a whole body must have arrived. ``passages``,
+    ``query_characters`` and ``characters`` (of all passages together) hold for one question,
+    ``batch`` is how many questions one call may ask. ``in_flight`` requests are under way at most,
+    the next is turned away; ``threads`` of them compute at the same time. ``deadline_ms`` is the
+    time after which passages that are not compressed are passed on as they are.
+    """
+
+    body_bytes: int = 8 * 1024 * 1024
+    body_seconds: float = 15.0
+    head_seconds: float = 10.0
+    passages: int = 256
+    characters: int = 2_000_000
+    query_characters: int = 10_000
+    batch: int = 64
+    in_flight: int = 256
+    threads: int = 64
+    deadline_ms: float = 10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one service runs.
+
+    ``methods`` are those offered, all registered ones that hand on text unless given. ``indexes``
+    is a folder that holds ``NAMESPACE/NAME`` folders made by ``ragpack index``; None offers none.
+    """
+
+    store: str = field(default_factory=config.store_url)
+    tokenizer: str = config.DEFAULT_DECODER
+    encoder: str = config.DEFAULT_ENCODER
+    methods: tuple[str, ...] | None = None
+    indexes: Path | None = None
+    limits: Limits = field(default_factory=Limits)
