@@ -14,10 +14,10 @@ from typing import ClassVar
 from ragpack.config import DEFAULT_DECODER
 from ragpack.errors import ConfigError
 from ragpack.kv.anchor import ANCHOR
-from ragpack.kv.method import SEPARATOR, KVMethod
+from ragpack.kv.method import KVMethod
 from ragpack.kv.recipe import Recipe
 from ragpack.kv.recompute import SELECTIONS
-from ragpack.models.prompt import INSTRUCTION
+from ragpack.models.prompt import INSTRUCTION, SEPARATOR
 
 __all__ = ["KvReuse"]
 

@@ -12,9 +12,9 @@ from ragpack.errors import HandoffError
 from ragpack.handoff.decoding import ModelInputs
 from ragpack.kv.compose import Composed, Row, compose_parallel, compose_sequential
 from ragpack.kv.encode import KVEncoder
-from ragpack.kv.method import SEPARATOR
 from ragpack.kv.recipe import PlacedKV, Recipe
 from ragpack.kv.recompute import choose
+from ragpack.models.prompt import SEPARATOR
 from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.report import PackedContext
 from ragpack.types import KVArtifact, Segment
@@ -48,7 +48,7 @@ class KVHandoff:
         recipe = self._recipe(context)
         encoder = self._encoder_for(recipe)
         passages = [self._artifact(encoder, segment) for segment in context.segments]
-        query_ids = self._query_ids(query)
+        query_ids = self._prompts.after_separator(query)
         composed = _compose(encoder, recipe, passages, query_ids)
         return ModelInputs(
             input_ids=composed.input_ids,
@@ -82,12 +82,6 @@ class KVHandoff:
         if isinstance(segment.artifact, KVArtifact):
             return segment.artifact
         return encoder.encode([self._prompts.encode_before_text(segment.text + SEPARATOR)])[0]
-
-    def _query_ids(self, query: str) -> list[int]:
-        """What follows the context; its leading separator already ends the last passage."""
-        suffix = self._prompts.prompt("x", query).suffix
-        separator = self._prompts.encode_before_text(SEPARATOR)
-        return suffix[len(separator) :] if suffix[: len(separator)] == separator else suffix
 
 
 @torch.inference_mode()

@@ -23,14 +23,12 @@ from ragpack.models import (
     tokenizer_digest,
     weights_digest,
 )
+from ragpack.models.prompt import SEPARATOR
 from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.protocols import Compressor
 from ragpack.types import Artifact, Fingerprint, Kind, KVArtifact, Passage
 
-__all__ = ["SEPARATOR", "KVMethod"]
-
-SEPARATOR = "\n\n"
-"""Ends every passage: what stands between two of them in a rendered context."""
+__all__ = ["KVMethod"]
 
 _DTYPES = {label: dtype for dtype, label in LABELS.items() if label != "f64"}
 _VERSION = 1

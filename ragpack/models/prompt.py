@@ -15,12 +15,16 @@ With nothing in the context the user's message is the question line alone.
 from ragpack.report import PackedContext
 from ragpack.text import model_text
 
-__all__ = ["INSTRUCTION", "context_text", "messages", "parts", "tokens_saved"]
+__all__ = ["INSTRUCTION", "SEPARATOR", "context_text", "messages", "parts", "tokens_saved"]
 
 INSTRUCTION = (
     "Answer the question from the context, in as few words as possible. "
     "If the context does not hold the answer, say so."
 )
+
+
+SEPARATOR = "\n\n"
+"""What stands between two passages of a context, and between the last one and the question."""
 
 
 def context_text(context: PackedContext | str) -> str:
@@ -41,7 +45,7 @@ def parts(context: str, query: str) -> tuple[str, str, str]:
     The seams are line ends, so that a tokenizer gives the parts the tokens it gives the whole.
     """
     question = f"Question: {model_text(query)}"
-    return ("Context:\n", context, f"\n\n{question}") if context else ("", "", question)
+    return ("Context:\n", context, f"{SEPARATOR}{question}") if context else ("", "", question)
 
 
 def messages(context: str, query: str, instruction: str) -> list[dict[str, str]]:

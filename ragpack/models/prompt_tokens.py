@@ -10,9 +10,10 @@ from tokenizers.decoders import DecodeStream
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ragpack.errors import HandoffError
-from ragpack.models.prompt import parts
+from ragpack.models.prompt import SEPARATOR, parts
 from ragpack.models.token_counter import plain_tokenizer
 from ragpack.text import model_text
+from ragpack.types import Span
 
 __all__ = ["PromptTokenizer", "TextDecoder", "TokenPrompt"]
 
@@ -66,20 +67,30 @@ class PromptTokenizer:
             suffix=self.encode(after) + tail,
         )
 
+    def after_separator(self, query: str) -> list[int]:
+        """What follows a context whose last passage ends with the separator already."""
+        suffix = self.prompt("x", query).suffix
+        separator = self.encode_before_text(SEPARATOR)
+        return suffix[len(separator) :] if suffix[: len(separator)] == separator else suffix
+
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text`` as it stands inside a prompt: nothing added, nothing special."""
         ids: list[int] = self._plain.encode(model_text(text), add_special_tokens=False).ids
         return ids
 
     def encode_before_text(self, text: str) -> list[int]:
-        """Token ids of ``text`` as it stands in front of more text.
+        """Token ids of ``text`` as it stands in front of more text."""
+        return [token for token, _ in self.tokens_before_text(text)]
+
+    def tokens_before_text(self, text: str) -> list[tuple[int, Span]]:
+        """The same with the characters that each token stands for.
 
         Tokenizers treat white space at an end as something else than white space before a word.
         """
         text = model_text(text)
         made = self._plain.encode(f"{text}x", add_special_tokens=False)
         pairs = zip(made.ids, made.offsets, strict=True)
-        return [token for token, (start, _) in pairs if start < len(text)]
+        return [(token, span) for token, span in pairs if span[0] < len(text)]
 
     def decoder(self) -> "TextDecoder":
         """Turns one answer's tokens into text."""
