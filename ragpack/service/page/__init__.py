@@ -45,19 +45,19 @@ _FILES = _found()
 
 
 @router.get("/")
-async def page() -> FileResponse:
+async def _page() -> FileResponse:
     """The page itself."""
     return _send("index.html")
 
 
 @router.get("/page/samples.json")
-def sample_questions() -> dict[str, Any]:
+def _samples() -> dict[str, Any]:
     """Questions about the sample handbook, each with its passages."""
     return {"samples": samples()}
 
 
 @router.get("/page/{name}")
-async def part(name: str) -> FileResponse:
+async def _part(name: str) -> FileResponse:
     """A style sheet, a module or the icon."""
     if name not in _FILES:  # a look-up, so that no path leads out of the folder
         raise HTTPException(404, f"the page has no part named {name!r}")

@@ -10,16 +10,13 @@ __all__ = ["samples"]
 # What the index of "ragpack demo" finds first for each question, best first.
 _FOUND = {
     "q24": (
-        "incident-06 expenses-02 expenses-01 pay-02 "
-        "procure-05 expenses-03 incident-11 incident-10"
+        "incident-06 expenses-02 expenses-01 pay-02 procure-05 expenses-03 incident-11 incident-10"
     ),
     "q01": (
-        "travel-05 travel-01 expenses-04 facility-04 "
-        "expenses-06 travel-06 travel-04 facility-05"
+        "travel-05 travel-01 expenses-04 facility-04 expenses-06 travel-06 travel-04 facility-05"
     ),
     "q21": (
-        "incident-01 release-02 release-01 field-04 "
-        "incident-10 release-08 support-07 incident-08"
+        "incident-01 release-02 release-01 field-04 incident-10 release-08 support-07 incident-08"
     ),
     "q08": "leave-04 leave-01 leave-05 leave-09 leave-02 onboard-05 leave-06 oncall-01",
     "q14": "safety-04 field-01 field-02 incident-03 pay-04 plant-06 labs-06 leave-02",
@@ -30,13 +27,11 @@ _FOUND = {
         "security-09 safety-07 onboard-03 security-04"
     ),
     "q17": (
-        "support-01 oncall-04 procure-05 procure-03 "
-        "support-07 onboard-02 incident-10 support-03"
+        "support-01 oncall-04 procure-05 procure-03 support-07 onboard-02 incident-10 support-03"
     ),
     "q13": "security-05 plant-02 plant-05 support-02 plant-03 onboard-01 security-09 oncall-07",
     "q05": (
-        "expenses-02 expenses-01 about-06 glossary-02 "
-        "support-01 support-06 incident-06 quality-05"
+        "expenses-02 expenses-01 about-06 glossary-02 support-01 support-06 incident-06 quality-05"
     ),
     "q09": "leave-03 safety-09 safety-03 travel-09 incident-01 glossary-05 onboard-07 glossary-04",
 }
