@@ -2,13 +2,15 @@
 
 Source: Xu, Shi, Choi, "RECOMP: Improving Retrieval-Augmented LMs with Compression and Selective
 Augmentation", ICLR 2024, section 3.1; scoring as in ``run_extractive_compressor.py`` of the
-authors' repository (mean-pooled encoder, plain dot product). Sentences do not depend on the query,
-so their vectors are stored and a request embeds the query alone.
+authors' repository (mean-pooled encoder, dot product). Sentences do not depend on the query, so
+their vectors are stored and a request embeds the query alone. The paper orders sentences by the dot
+product and nothing else, which is ``ranking=False``; here :mod:`ragpack.ranking` also weighs what
+only the request as a whole shows.
 """
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, ClassVar, cast
 
@@ -19,6 +21,7 @@ from ragpack import models
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.errors import ConfigError
 from ragpack.protocols import Compressor, TextEncoder
+from ragpack.ranking import ranked
 from ragpack.sentences import SPLITTER, sentence_spans
 from ragpack.text import model_text
 from ragpack.types import Artifact, EmbedsArtifact, Fingerprint, Kind, Passage, Span, TextArtifact
@@ -30,7 +33,7 @@ DEFAULT_TOP_N = 12
 
 
 class RecompExtractive(Compressor):
-    """Keeps the sentences whose vectors have the largest dot product with the query's.
+    """Keeps the best sentences by the dot product of their vectors with the query's.
 
     Sentences of all passages compete with one another and are kept in document order. Where
     neither ``top_n`` nor ``threshold`` is set, a request with a budget ranks every sentence and
@@ -40,8 +43,11 @@ class RecompExtractive(Compressor):
         encoder: a name for :func:`ragpack.models.load_encoder`, or an encoder; the paper's are
             ``fangyuan/{nq,tqa,hotpotqa}_extractive_compressor``.
         title: prepend the passage's title to each sentence before encoding.
+        ranking: order the sentences by :func:`ragpack.ranking.ranked`; False for the paper's plain
+            dot product.
         top_n: most sentences to keep over all passages.
-        threshold: least dot product of a sentence to keep; combines with ``top_n``.
+        threshold: least dot product of a sentence to keep, before any ranking; combines with
+            ``top_n``.
         language: ISO 639 code for the sentence splitter.
 
     Raises:
@@ -57,6 +63,7 @@ class RecompExtractive(Compressor):
         encoder: str | TextEncoder = DEFAULT_ENCODER,
         *,
         title: bool = True,
+        ranking: bool = True,
         top_n: int | None = None,
         threshold: float | None = None,
         language: str = "en",
@@ -66,10 +73,12 @@ class RecompExtractive(Compressor):
         if threshold is not None and not math.isfinite(threshold):
             raise ConfigError(f"threshold must be a finite number, not {threshold}")
         self.title = title
+        self.ranking = ranking
         self.top_n = top_n
         self.threshold = threshold
         self.language = language
         self._encoder = encoder
+        self._vector = lru_cache(maxsize=16)(self._encode)  # relevance and choice ask for the same
 
     @cached_property
     def encoder(self) -> TextEncoder:
@@ -113,6 +122,17 @@ class RecompExtractive(Compressor):
             for (start, end), own in zip(pairwise(ends), spans, strict=True)
         ]
 
+    @property
+    def judges(self) -> bool:
+        """By its sentences' dot products with the query, which needs no query when storing."""
+        return True
+
+    def relevance(
+        self, query: str, passages: Sequence[Passage], artifacts: Sequence[Artifact]
+    ) -> list[float]:
+        """The largest dot product of each passage; that of unit vectors is a cosine."""
+        return [float(row.max(initial=-np.inf)) for row in self._products(query, artifacts)]
+
     def select(
         self,
         query: str,
@@ -120,27 +140,42 @@ class RecompExtractive(Compressor):
         artifacts: Sequence[Artifact],
         budget: int | None = None,
     ) -> list[Artifact]:
-        """The chosen sentences of each passage, in document order, with their dot products."""
-        sentences = [cast(EmbedsArtifact, artifact) for artifact in artifacts]
-        if not sentences:
+        """The chosen sentences of each passage, in document order, with what ordered them."""
+        products = self._products(query, artifacts)
+        if not products:
             return []
-        asked = self.encoder.encode([model_text(query)])[0]
-        scores = [_dot(each.vectors, asked) for each in sentences]
-        kept = self._choose(np.concatenate(scores), budget)
+        spans = [cast(EmbedsArtifact, artifact).spans for artifact in artifacts]
+        scores = products
+        if self.ranking:
+            rows = ranked(query, passages, spans, [row.tolist() for row in products])
+            scores = [np.array(row) for row in rows]
+        kept = self._choose(np.concatenate(products), np.concatenate(scores), budget)
         ends = np.cumsum([len(row) for row in scores])[:-1]
-        return [
-            _pick(each.spans, own, mask)
-            for each, own, mask in zip(sentences, scores, np.split(kept, ends), strict=True)
-        ]
+        return [_pick(*parts) for parts in zip(spans, scores, np.split(kept, ends), strict=True)]
 
-    def _choose(self, scores: NDArray[np.float32], budget: int | None) -> NDArray[np.bool_]:
-        """Which sentences to keep, by the ``scores`` [n] of all passages; ties go to the first."""
+    def _products(self, query: str, artifacts: Sequence[Artifact]) -> list[NDArray[np.float32]]:
+        """The dot products [sentences] of each passage's sentences with the query."""
+        if not artifacts:
+            return []
+        asked = self._vector(query)
+        return [_dot(cast(EmbedsArtifact, artifact).vectors, asked) for artifact in artifacts]
+
+    def _encode(self, query: str) -> NDArray[np.float32]:
+        """The vector [d] of the query."""
+        vector: NDArray[np.float32] = self.encoder.encode([model_text(query)])[0]
+        return vector
+
+    def _choose(
+        self, products: NDArray[np.float32], scores: NDArray[Any], budget: int | None
+    ) -> NDArray[np.bool_]:
+        """Which sentences to keep, of all passages [n]; ties go to the first."""
         top_n = self.top_n
         if top_n is None and self.threshold is None and budget is None:
             top_n = DEFAULT_TOP_N
-        kept = scores >= (-np.inf if self.threshold is None else self.threshold)
+        kept = products >= (-np.inf if self.threshold is None else self.threshold)
         if top_n is not None:
-            kept[np.argsort(-scores, kind="stable")[top_n:]] = False
+            order = np.argsort(np.where(kept, -scores, np.inf), kind="stable")
+            kept[order[top_n:]] = False
         return kept
 
     def _sentence(self, passage: Passage, span: Span) -> str:
@@ -160,9 +195,7 @@ def _dot(vectors: NDArray[Any], query: NDArray[np.float32]) -> NDArray[np.float3
     return products
 
 
-def _pick(
-    spans: Sequence[Span], scores: NDArray[np.float32], kept: NDArray[np.bool_]
-) -> TextArtifact:
+def _pick(spans: Sequence[Span], scores: NDArray[Any], kept: NDArray[np.bool_]) -> TextArtifact:
     """The spans and scores under the mask ``kept`` [n]."""
     chosen = np.flatnonzero(kept).tolist()
     return TextArtifact(

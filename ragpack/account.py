@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import NamedTuple
 
 from ragpack.budget import Draft, is_empty
@@ -10,7 +11,10 @@ from ragpack.protocols import TokenCounter
 from ragpack.report import PassageReport
 from ragpack.types import Artifact, Passage, Segment, TextArtifact, render
 
-__all__ = ["Outcome", "Tokens", "account"]
+__all__ = ["LEFT_OUT", "Outcome", "Tokens", "account"]
+
+LEFT_OUT = TextArtifact()
+"""The choice for a passage below the least relevance: nothing, and known by identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Outcome:
         if not self.passage.text.strip():
             return "empty"
         choice = self.choice
+        if choice is LEFT_OUT:
+            return "below min_relevance"
         if isinstance(choice, TextArtifact) and not choice.spans and not choice.text:
             return "nothing relevant"
         return "budget"
@@ -73,7 +79,8 @@ def account(
 ) -> tuple[tuple[PassageReport, ...], Tokens]:
     """One row for each of ``passages``, in order, and the tokens of the whole context.
 
-    The ``sources`` of ``outcomes`` are the same passages, or those without their twins.
+    The ``sources`` of ``outcomes`` are the same passages, or those without their twins in any
+    order.
     """
     sources = [source for outcome in outcomes for source in outcome.sources]
     texts = ["\n\n".join(passage.full_text for passage in passages)]
@@ -84,7 +91,7 @@ def account(
     tokens_in = iter(counts)
     parts = zip(outcomes, segments, counts[len(sources) :], strict=True)
     rows = [row for part in parts for row in _rows(*part, tokens_in)]
-    if len(rows) < len(passages):
+    if any(one is not other for one, other in zip_longest(sources, passages)):
         rows = _with_twins(passages, sources, rows)
     return tuple(rows), Tokens(before, after)
 

@@ -44,7 +44,8 @@ def fit(drafts: Sequence[Draft], budget: int, counter: TokenCounter) -> list[Seg
     """Segments, one for each draft in order, whose rendered context has at most ``budget`` tokens.
 
     Spans are taken by falling score, ties in document order. Where a method gave no scores the
-    passages' own order decides; a passage without a choice among scored ones counts as middling.
+    retriever's decide, and where there is none of those either the passages' own order; what has no
+    score among others that have one counts as middling.
     A passage of which nothing fits gives an empty segment (no spans, no abstract).
     """
     segments = assemble(drafts)
@@ -80,8 +81,7 @@ def _segment(draft: Draft, spans: Sequence[Span]) -> Segment:
 
 def _units(drafts: Sequence[Draft], counter: TokenCounter) -> list[_Unit]:
     """Every unit, best first."""
-    known = [score for draft in drafts if draft.choice for score in draft.choice.scores]
-    neutral = median(known) if known else 0.0
+    neutral = _neutral(drafts)
     units: list[_Unit] = []
     texts: list[str] = []
     for owner, draft in enumerate(drafts):
@@ -92,11 +92,21 @@ def _units(drafts: Sequence[Draft], counter: TokenCounter) -> list[_Unit]:
             texts += [draft.passage.text[start:end] for start, end in _spans(draft)]
         scores = draft.choice.scores if draft.choice is not None else ()
         for index, span in enumerate(spans):
-            score = scores[index] if index < len(scores) else neutral
+            score = scores[index] if index < len(scores) else neutral[owner]
             units.append(_Unit(owner, span, score, 0))
     counts = counter.count(texts)
     units = [replace(unit, tokens=count) for unit, count in zip(units, counts, strict=True)]
     return sorted(units, key=lambda unit: -unit.score)  # stable: ties keep document order
+
+
+def _neutral(drafts: Sequence[Draft]) -> list[float]:
+    """For each draft the score of what the method gave none."""
+    known = [score for draft in drafts if draft.choice for score in draft.choice.scores]
+    if known:
+        return [median(known)] * len(drafts)
+    retrieved = [draft.passage.score for draft in drafts]
+    middle = median([score for score in retrieved if score is not None] or [0.0])
+    return [middle if score is None else score for score in retrieved]
 
 
 def _greedy(

@@ -79,6 +79,8 @@ class ArtifactCache:
         self, passages: Sequence[Passage], query: str | None, deadline: Deadline | None = None
     ) -> list[Lookup]:
         """One lookup for each passage, in order; never raises for a passage or the store."""
+        if not passages:
+            return []  # without asking for a fingerprint, which may load a model
         deadline = deadline or Deadline(None)
         find = self._cached if self.compressor.cached else self._uncached
         looked = find(passages, query, deadline)

@@ -4,6 +4,7 @@ query, passages ─► dedup ─► store or compressor ─► select ─► bud
 """
 
 import asyncio
+import math
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from ragpack.errors import BudgetError, ConfigError
 from ragpack.models import load_token_counter
 from ragpack.protocols import CacheStore, Compressor, TokenCounter
 from ragpack.report import PackedContext, PackReport, StageTimer
+from ragpack.selection import Selection
 from ragpack.tracing import note, span
 from ragpack.types import Passage
 
@@ -38,6 +40,10 @@ class ContextPacker:
         method: a method's name (``ragpack.registry.names("compressors")``) or a compressor.
         store: a store URL or a store; the embedded one by default.
         budget: most tokens of the packed context; None for no limit.
+        min_relevance: a passage below it gives nothing (selective augmentation); None lets all in.
+            Its scale is that of the method's scores: the dot product of ``recomp-extractive`` (a
+            cosine, with the encoder it has by default), P(Yes) of ``exit``, cosine and log-odds of
+            ``exit-mini``; with any other method that of the retriever's scores.
         tokenizer: the decoder's name or path, whose tokenizer counts the tokens.
         deadline_ms: milliseconds after which passages not yet compressed are passed on as they are.
         strict: raise errors instead of falling back.
@@ -57,6 +63,7 @@ class ContextPacker:
         *,
         store: str | CacheStore | None = None,
         budget: int | None = None,
+        min_relevance: float | None = None,
         tokenizer: str | TokenCounter = config.DEFAULT_DECODER,
         deadline_ms: float | None = None,
         strict: bool = False,
@@ -65,8 +72,9 @@ class ContextPacker:
         ttl: float | None = None,
         **settings: Any,
     ) -> None:
-        if budget is not None and budget < 1:
-            raise ConfigError(f"budget must be at least 1 token, not {budget}")
+        _check_budget(budget)
+        if min_relevance is not None and not math.isfinite(min_relevance):
+            raise ConfigError(f"min_relevance must be a finite number, not {min_relevance}")
         if deadline_ms is not None and deadline_ms <= 0:
             raise ConfigError(f"deadline_ms must be above 0, not {deadline_ms}")
         self.compressor = make_compressor(method, settings)
@@ -86,6 +94,9 @@ class ContextPacker:
             namespace=namespace or config.namespace(),
             secret=secret if secret is not None else config.secret(),
             ttl=ttl,
+        )
+        self._selection = Selection(
+            self.compressor, min_relevance, strict=strict, warn=self.cache.warn_once
         )
 
     @classmethod
@@ -120,8 +131,10 @@ class ContextPacker:
             budget: overrides the packer's for this call.
 
         Raises:
+            ConfigError: ``budget`` below 1, or ``min_relevance`` without anything to go by.
             RagpackError: only with ``strict``.
         """
+        _check_budget(budget)
         with span("pack", method=self.compressor.name, passages=len(passages)):
             packed = self._pack(query, passages, self.budget if budget is None else budget)
             report = packed.report
@@ -133,18 +146,18 @@ class ContextPacker:
         if config.bypass():
             untouched = [Outcome(p, Lookup(None, "bypassed"), None, (p,)) for p in passages]
             return self._finish(query, passages, untouched, None, timer)
-        unique = _without_twins(passages)
+        near, left_out = self._selection.sift(_without_twins(passages))
         whole = self.compressor.scope == "set"
-        units = _merged(unique) if whole else unique
+        units = _merged(near) if whole else near
         with timer.stage("fetch"):
             looked = self.cache.fetch(units, query, Deadline(self.deadline_ms))
         if self.strict:
             _raise_first(looked)
         with timer.stage("select"):
-            outcomes = self._select(query, units, looked, budget)
+            outcomes = self._selection.choose(query, units, looked, budget)
         if whole:
-            outcomes = _unmerged(outcomes, unique)
-        return self._finish(query, passages, outcomes, budget, timer)
+            outcomes = _unmerged(outcomes, near)
+        return self._finish(query, passages, [*outcomes, *left_out], budget, timer)
 
     async def apack(
         self, query: str, passages: Sequence[Passage], *, budget: int | None = None
@@ -172,34 +185,6 @@ class ContextPacker:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _select(
-        self,
-        query: str,
-        passages: Sequence[Passage],
-        looked: Sequence[Lookup],
-        budget: int | None,
-    ) -> list[Outcome]:
-        """The method's choice for each passage; None where the whole text must stand in."""
-        pairs = zip(passages, looked, strict=True)
-        outcomes = [Outcome(passage, look, None, (passage,)) for passage, look in pairs]
-        usable = [i for i, look in enumerate(looked) if look.artifact is not None]
-        artifacts = [look.artifact for look in looked if look.artifact is not None]
-        if not usable:
-            return outcomes
-        try:
-            some = [passages[i] for i in usable]
-            choices = self.compressor.select(query, some, artifacts, budget)
-            for i, choice in zip(usable, choices, strict=True):
-                outcomes[i] = Outcome(passages[i], looked[i], choice, (passages[i],))
-        except Exception as error:  # fail open: the original text is always an answer
-            if self.strict:
-                raise
-            self.cache.warn_once(f"select failed: {type(error).__name__}", error)
-            for i in usable:
-                failed = Lookup(None, looked[i].result, type(error).__name__, error)
-                outcomes[i] = Outcome(passages[i], failed, None, (passages[i],))
-        return outcomes
 
     def _finish(
         self,
@@ -250,6 +235,11 @@ def make_compressor(method: str | Compressor, settings: dict[str, Any]) -> Compr
         raise ConfigError(f"{method} has no setting {', '.join(unknown)}; it has: {have}")
     compressor: Compressor = factory(**settings)
     return compressor
+
+
+def _check_budget(budget: int | None) -> None:
+    if budget is not None and budget < 1:
+        raise ConfigError(f"budget must be at least 1 token, not {budget}")
 
 
 def _without_twins(passages: Sequence[Passage]) -> list[Passage]:

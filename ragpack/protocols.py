@@ -6,6 +6,7 @@ ragpack needs to know it.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,22 @@ class Compressor(ABC):
         best spans that fit, so a method without a rule of its own returns every span then.
         """
         return list(artifacts)
+
+    @property
+    def judges(self) -> bool:
+        """Whether :meth:`relevance` tells passages apart; else the retriever's scores have to."""
+        return self.query_aware and self.scope == "passage"
+
+    def relevance(
+        self, query: str, passages: Sequence[Passage], artifacts: Sequence[Artifact]
+    ) -> list[float]:
+        """How much each passage has to do with the query, in order; called only if it judges.
+
+        A passage's value depends on itself and the query alone, so that a threshold means the same
+        in every request. Unless overridden it is the best score in the stored artifact, on the
+        method's own scale; -inf where there is none.
+        """
+        return [max(getattr(artifact, "scores", ()), default=-math.inf) for artifact in artifacts]
 
 
 @dataclass(frozen=True, slots=True)

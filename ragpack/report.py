@@ -11,9 +11,10 @@ from ragpack.types import Segment, Span, render
 
 __all__ = ["CacheResult", "PackReport", "PackedContext", "PassageReport", "StageTimer"]
 
-CacheResult = Literal["hit", "miss", "rejected", "unavailable", "uncached", "bypassed"]
+CacheResult = Literal["hit", "miss", "rejected", "unavailable", "uncached", "skipped", "bypassed"]
 """``rejected``: an entry was there and failed a check; ``unavailable``: the store did not answer;
-``uncached``: the method stores nothing; ``bypassed``: compression was switched off."""
+``uncached``: the method stores nothing; ``skipped``: left out before the store was asked;
+``bypassed``: compression was switched off."""
 
 
 class StageTimer:

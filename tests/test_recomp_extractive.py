@@ -49,7 +49,7 @@ def minilm():
 
 def test_finds_the_sentence_that_answers_and_reads_its_title(minilm) -> None:
     assert kept(minilm, QUERY, PASSAGES) == [[], [], ["It was built in 1871."], []]
-    untitled = RecompExtractive(minilm.encoder, title=False, top_n=1)
+    untitled = RecompExtractive(minilm.encoder, title=False, ranking=False, top_n=1)
     assert kept(untitled, QUERY, PASSAGES) == [[], [], ["The lighthouse is red."], []]
 
 
@@ -89,13 +89,35 @@ def test_threshold_alone_and_with_top_n() -> None:
 
 def test_without_a_rule_the_budget_sees_every_sentence_with_its_score() -> None:
     passages = [Passage("1", "Xa. Xaa. " * 10)]
-    method = RecompExtractive(WordEncoder())
+    method = RecompExtractive(WordEncoder(), ranking=False)
     artifacts = method.compress(passages, None)
     (ranked,) = method.select("a", passages, artifacts, budget=5)
     assert ranked.scores == (1.0, 2.0) * 10
     (best,) = method.select("a", passages, artifacts)
     assert best.scores == (1.0, 2.0, 1.0, 2.0) + (2.0,) * 8
     assert len(best.spans) == DEFAULT_TOP_N
+
+
+def test_ranking_reads_the_request_as_a_whole_and_the_paper_does_not() -> None:
+    passages = [
+        Passage("film", "It is a film. It stars Mara Lind.", title="Low Tide"),
+        Passage("actor", "She was born in Oslo. She is tall.", title="Mara Lind"),
+        Passage("other", "He was born in Rome. He is old.", title="Max Ohm"),
+    ]
+    query = "Where was the star of Low Tide born?"
+    ranked = RecompExtractive(top_n=3)
+    plain = RecompExtractive(ranked.encoder, ranking=False, top_n=3)
+    assert kept(ranked, query, passages)[2] == []
+    assert kept(plain, query, passages)[2] == ["He was born in Rome."]
+    assert ranked.fingerprint.digest == plain.fingerprint.digest
+
+
+def test_a_threshold_holds_for_the_dot_product_whatever_ranking_adds() -> None:
+    passages = [Passage("1", "Xaa. Xa. Xaaa.")]
+    method = RecompExtractive(WordEncoder(), threshold=2.0)
+    (choice,) = method.select("Xa", passages, method.compress(passages, None))
+    assert [passages[0].text[start:end] for start, end in choice.spans] == ["Xaa.", "Xaaa."]
+    assert choice.scores[0] > 2.0  # the first sentence is raised, but no other is let in
 
 
 def test_ties_go_to_the_first_in_document_order(minilm) -> None:

@@ -13,6 +13,7 @@ from ragpack.cli.options import (
     Json,
     K,
     Method,
+    MinRelevance,
     Namespace,
     PassageFile,
     Query,
@@ -52,6 +53,7 @@ def ask(
     k: K = 10,
     method: Method = config.DEFAULT_METHOD,
     budget: Budget = None,
+    min_relevance: MinRelevance = None,
     store: Store = None,
     namespace: Namespace = None,
     decoder: Annotated[
@@ -76,6 +78,7 @@ def ask(
         store=store,
         namespace=namespace,
         budget=budget,
+        min_relevance=min_relevance,
         tokenizer=counting,
         settings=settings,
     ) as packer:

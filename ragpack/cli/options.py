@@ -20,6 +20,7 @@ __all__ = [
     "Json",
     "K",
     "Method",
+    "MinRelevance",
     "Namespace",
     "PassageFile",
     "Query",
@@ -39,6 +40,10 @@ Index = Annotated[Path | None, typer.Option("--index", help="Folder made by 'rag
 K = Annotated[int, typer.Option("-k", min=1, help="Passages to retrieve.")]
 Method = Annotated[str, typer.Option("--method", "-m", help="Compression method.")]
 Budget = Annotated[int | None, typer.Option("--budget", help="Most tokens of the context.")]
+MinRelevance = Annotated[
+    float | None,
+    typer.Option("--min-relevance", help="Passages that score below it give nothing."),
+]
 Store = Annotated[str | None, typer.Option("--store", help="Store URL; embedded by default.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", help="Tenant wall in the store.")]
 Tokenizer = Annotated[str, typer.Option("--tokenizer", help="Decoder whose tokenizer counts.")]
@@ -81,6 +86,7 @@ def open_packer(
     store: str | None,
     namespace: str | None,
     budget: int | None = None,
+    min_relevance: float | None = None,
     tokenizer: str = config.DEFAULT_DECODER,
     settings: list[str] | None = None,
 ) -> ContextPacker:
@@ -90,6 +96,7 @@ def open_packer(
         store=store,
         namespace=namespace,
         budget=budget,
+        min_relevance=min_relevance,
         tokenizer=tokenizer,
         **_parse(settings or []),
     )

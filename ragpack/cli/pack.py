@@ -10,6 +10,7 @@ from ragpack.cli.options import (
     Json,
     K,
     Method,
+    MinRelevance,
     Namespace,
     PassageFile,
     Query,
@@ -30,6 +31,7 @@ def pack(
     k: K = 10,
     method: Method = config.DEFAULT_METHOD,
     budget: Budget = None,
+    min_relevance: MinRelevance = None,
     store: Store = None,
     namespace: Namespace = None,
     tokenizer: Tokenizer = config.DEFAULT_DECODER,
@@ -43,6 +45,7 @@ def pack(
         store=store,
         namespace=namespace,
         budget=budget,
+        min_relevance=min_relevance,
         tokenizer=tokenizer,
         settings=settings,
     ) as packer:

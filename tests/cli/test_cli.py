@@ -61,6 +61,15 @@ def test_budget_is_held(ragpack, corpus) -> None:
     assert ran.json["report"]["budget"] == 12
 
 
+def test_passages_below_min_relevance_give_nothing(ragpack, corpus) -> None:
+    ran = ragpack(
+        "pack", "-q", "What do bees make?", "--passages", corpus, "--min-relevance", 0.4, "--json"
+    )
+    reasons = {row["id"]: row.get("reason", "") for row in ran.json["passages"]}
+    assert reasons == {"fox": "below min_relevance", "sea": "below min_relevance", "bee": ""}
+    assert ran.json["report"]["fallbacks"] == {}
+
+
 def test_bad_lines_are_named_and_the_job_goes_on(ragpack, corpus, tmp_path) -> None:
     with corpus.open("a") as lines:
         lines.write("{broken\n")
@@ -79,6 +88,12 @@ def test_bad_lines_are_named_and_the_job_goes_on(ragpack, corpus, tmp_path) -> N
         (["pack", "-q", "x", "--passages", "F", "-m", "recomp-extractiv"], 2, "did you mean"),
         (["pack", "-q", "x"], 2, "--passages FILE or --index DIR"),
         (["pack", "-q", "x", "--passages", "F", "--budget", "0"], 2, "at least 1 token"),
+        (["pack", "-q", "x", "--passages", "F", "--min-relevance", "nan"], 2, "finite number"),
+        (
+            ["pack", "-q", "x", "--passages", "F", "-m", "identity", "--min-relevance", "0"],
+            2,
+            "'fox' has none: identity does not judge",
+        ),
         (["pack", "-q", "x", "--passages", "F", "--set", "top_n"], 2, "NAME=VALUE"),
         (["pack", "-q", "x", "--passages", "F", "--store", "nowhere"], 2, "must be a URL"),
         (["pack", "-q", "x", "--passages", "absent.jsonl"], 1, "cannot read"),
