@@ -43,20 +43,26 @@ export async function compress(method, query, passages, { key, signal }) {
 }
 
 function view(result, passage) {
-  const units = result.units ?? [];
-  const length = Array.from(passage.text).length;
-  const whole = { start: 0, end: length, score: null, tokens: result.tokens_in };
+  const units = unitsOf(result, passage);
   return {
     ...passage,
+    units,
     kept: result.kept,
     cache: result.cache,
     reason: result.reason ?? "",
     tokensIn: result.tokens_in,
     tokensOut: result.tokens_out,
-    titleTokens: units.length ? (result.title_tokens ?? 0) : 0,
-    units: units.length || !length ? units : [whole],
+    titleTokens: result.title_tokens ?? 0,
     rewritten: result.text && !result.kept.length ? result.text : "",
   };
+}
+
+/** What can be kept or dropped on its own: nothing of a twin, the whole where nothing was judged. */
+function unitsOf({ units, kept, reason, tokens_in, title_tokens }, { text }) {
+  if (reason?.startsWith("duplicate of ")) return [];
+  if (units?.length || !kept.length) return units ?? [];
+  const tokens = tokens_in - (title_tokens ?? 0);
+  return [{ start: 0, end: Array.from(text).length, score: null, tokens }];
 }
 
 async function call(path, { key, signal, body }) {

@@ -28,6 +28,7 @@ export class Panel {
     this.share = element("strong");
     this.tokens = element("span");
     this.fill = element("div", { class: "meter-fill" });
+    this.rate = element("dd");
     this.slider = scoreSlider(result, score ?? ownScore(result));
     this.rows = result.passages.map((passage, place) => new Row(passage, place, levels(result)));
     this.node = element(
@@ -60,28 +61,23 @@ export class Panel {
     this.slider?.show(cut.kind === "score", kept);
   }
 
-  /** One sentence for the status line. */
-  get summary() {
-    const { method, report, roundTrip } = this.result;
-    const { tokens_in: before, tokens_out: after } = report;
-    return `${method} keeps ${count(after)} of ${plural(before, "token")}, in ${milliseconds(roundTrip)}.`;
-  }
-
   #figures(tokens, exact) {
     const before = this.result.report.tokens_in;
     const percent = before ? (100 * tokens) / before : 100;
     this.share.textContent = `${Math.round(percent)} %`;
     this.tokens.textContent = `${exact ? "" : "≈ "}${count(tokens)} of ${plural(before, "token")}`;
     this.fill.style.width = `${percent}%`;
+    this.rate.textContent = (percent / 100).toFixed(2);
   }
 
   #head() {
     const { method, report } = this.result;
-    const facts = element("dl", { class: "facts" }, ...factsOf(this.result));
+    const rate = element("div", {}, element("dt", {}, "rate"), this.rate);
+    const facts = element("dl", { class: "facts" }, rate, ...factsOf(this.result));
     return element(
       "div",
       { class: "panel-head" },
-      element("h3", { id: `method-${method}` }, method),
+      element("h3", { id: `method-${method}`, tabindex: -1 }, method),
       element("p", { class: "figure" }, this.share, this.tokens),
       element("div", { class: "meter", "aria-hidden": "true" }, this.fill),
       facts,
@@ -107,7 +103,8 @@ class Row {
       element("p", { class: "text" }, ...this.#text(level)),
     );
     if (passage.rewritten) this.node.append(element("p", { class: "text rewritten" }, passage.rewritten));
-    if (passage.reason) this.node.append(element("p", { class: "reason" }, passage.reason));
+    this.reason = element("p", { class: "reason" }, passage.reason);
+    this.node.append(this.reason);
   }
 
   /** @param {boolean[]} kept for each unit */
@@ -123,6 +120,7 @@ class Row {
     const sum = units.reduce((total, unit, place) => total + (kept[place] ? unit.tokens : 0), 0);
     const tokens = exact ? tokensOut : some ? sum + titleTokens : 0;
     this.tokens.textContent = `${count(tokens)} of ${count(tokensIn)}`;
+    this.reason.hidden = !exact; // it is about the method's choice, which another cut replaces
     this.node.classList.toggle("gone", !some && !rewritten);
   }
 
@@ -160,7 +158,6 @@ function factsOf({ report, roundTrip }) {
   const store = total ? `${report.hits} of ${total}` : "nothing to store";
   const rows = [
     fact("from the store", store),
-    fact("rate", report.rate.toFixed(2)),
     fact("round trip", milliseconds(roundTrip)),
   ];
   for (const [why, times] of Object.entries(report.fallbacks)) {
