@@ -10,6 +10,7 @@
 | ``RAGPACK_PLUGINS`` | names of foreign plug-ins that may load, comma-separated | all |
 | ``RAGPACK_DOWNLOAD`` | 1: models may be fetched from the hub | 0 |
 | ``RAGPACK_API_KEY`` | bearer key sent to ``openai://`` and ``vllm://`` decoders | none |
+| ``RAGPACK_KEYS`` | ``name:sha256`` of bearer keys that ``ragpack serve`` takes, by commas | none |
 """
 
 import os
@@ -26,6 +27,7 @@ __all__ = [
     "home",
     "namespace",
     "secret",
+    "service_keys",
     "store_url",
 ]
 
@@ -84,3 +86,8 @@ def allowed_plugins() -> frozenset[str] | None:
 def api_key() -> str | None:
     """The bearer key that is sent to OpenAI-compatible decoders."""
     return os.environ.get("RAGPACK_API_KEY", "").strip() or None
+
+
+def service_keys() -> str:
+    """The bearer keys that the service takes, as ``name:sha256`` pairs; never the keys."""
+    return os.environ.get("RAGPACK_KEYS", "").strip()

@@ -12,6 +12,7 @@ from ragpack.cli.demo import demo
 from ragpack.cli.doctor import doctor
 from ragpack.cli.index import index
 from ragpack.cli.pack import pack
+from ragpack.cli.serve import serve
 
 __all__ = ["app"]
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Packs retrieved passages into the least a decoder needs.",
 )
-for command in (demo, index, pack, ask, doctor):
+for command in (demo, index, pack, ask, serve, doctor):
     app.command()(command)
 app.add_typer(cache.app, name="cache")
 

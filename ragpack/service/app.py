@@ -9,6 +9,9 @@ import ragpack
 from ragpack.service import problems
 from ragpack.service.engine import Engine
 from ragpack.service.front import Front
+from ragpack.service.gate import Gate
+from ragpack.service.keys import KeyRing
+from ragpack.service.metrics import Metrics
 from ragpack.service.routes import ROUTERS
 from ragpack.service.settings import Settings
 
@@ -22,10 +25,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         UnknownPluginError: a method or a store that is not registered.
     """
     settings = settings or Settings()
+    metrics = Metrics()
+    gate = Gate(KeyRing(settings.keys), settings.limits.in_flight)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = Engine(settings)
+        engine = Engine(settings, metrics)
         app.state.engine = engine
         engine.start(engine.warm)
         try:
@@ -38,12 +43,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=ragpack.__version__,
         description="Retrieved passages in, the least a decoder needs out.",
         lifespan=lifespan,
-        max_body_size=settings.limits.body_bytes,
         docs_url=None,
         redoc_url=None,
     )
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(Front)
+    app.add_middleware(Front, gate=gate, metrics=metrics, limits=settings.limits)
     return app

@@ -10,7 +10,7 @@ from typing import Any
 from ragpack import registry
 from ragpack.errors import RagpackError, UnknownPluginError, UnsupportedModel
 from ragpack.pipeline import make_compressor
-from ragpack.protocols import Compressor
+from ragpack.protocols import Compressor, TextEncoder
 from ragpack.service.choice import in_force
 
 __all__ = ["Catalogue", "Method"]
@@ -49,11 +49,14 @@ class Method:
 class Catalogue:
     """Finds out once, on first use, which methods can run; safe in several threads.
 
+    ``encoder`` is what every method that takes an encoder gets.
+
     Raises:
         UnknownPluginError: a name that is not registered.
     """
 
-    def __init__(self, names: Sequence[str] | None) -> None:
+    def __init__(self, names: Sequence[str] | None, encoder: TextEncoder) -> None:
+        self._encoder = encoder
         self.names = tuple(names or registry.names("compressors"))
         self._factories = {name: registry.load("compressors", name) for name in self.names}
         self._methods: dict[str, Method] = {}
@@ -81,18 +84,20 @@ class Catalogue:
     def _method(self, name: str) -> Method:
         with self._lock:
             if name not in self._methods:
-                self._methods[name] = _tried(name, self._factories[name])
+                self._methods[name] = self._tried(name, self._factories[name])
             return self._methods[name]
 
-
-def _tried(name: str, factory: type[Compressor]) -> Method:
-    """The method, with its models found (not yet loaded), or the reason why it cannot run."""
-    if factory.kind == "kv":
-        return Method(name, factory, None, _KV)
-    try:
-        compressor = make_compressor(name, {})
-        _ = compressor.fingerprint
-    except RagpackError as error:
-        _log.info("method %s is not available: %s", name, error)
-        return Method(name, factory, None, str(error).partition("\n")[0])
-    return Method(name, factory, compressor)
+    def _tried(self, name: str, factory: type[Compressor]) -> Method:
+        """The method, with its models found (not yet loaded), or why it cannot run."""
+        if factory.kind == "kv":
+            return Method(name, factory, None, _KV)
+        shared = {"encoder": self._encoder}
+        known = inspect.signature(factory).parameters
+        try:
+            compressor = make_compressor(name, {k: v for k, v in shared.items() if k in known})
+            _ = compressor.fingerprint
+        except RagpackError as error:
+            reason = str(error).partition("\n")[0]
+            _log.info("method %s is not available: %s", name, reason)
+            return Method(name, factory, None, reason)
+        return Method(name, factory, compressor)

@@ -17,7 +17,8 @@ TUNABLE = ("tau", "top_n", "threshold", "rate")
 
 def in_force(compressor: Compressor) -> dict[str, Any]:
     """The selection settings of ``compressor``, by name."""
-    return {name: getattr(compressor, name) for name in TUNABLE if hasattr(compressor, name)}
+    method = compressor.inner if isinstance(compressor, Weighing) else compressor
+    return {name: getattr(method, name) for name in TUNABLE if hasattr(method, name)}
 
 
 def tuned(compressor: Compressor, settings: Mapping[str, Any]) -> Compressor:
@@ -42,7 +43,7 @@ class Weighing(Compressor):
     """A method that also remembers how it weighed every piece, kept or not; for one request."""
 
     def __init__(self, inner: Compressor) -> None:
-        self._inner = inner
+        self.inner = inner
         self._free = tuned(inner, {n: None for n in in_force(inner) if n != "tau"})
         self._weighed: dict[str, TextArtifact] = {}
         for name in ("name", "kind", "query_aware", "cached", "scope"):
@@ -51,11 +52,22 @@ class Weighing(Compressor):
     @property
     def fingerprint(self) -> Fingerprint:
         """The method's own."""
-        return self._inner.fingerprint
+        return self.inner.fingerprint
 
     def compress(self, passages: Sequence[Passage], query: str | None) -> list[Artifact]:
         """What the method computes."""
-        return self._inner.compress(passages, query)
+        return self.inner.compress(passages, query)
+
+    @property
+    def judges(self) -> bool:
+        """Whether the method judges passages."""
+        return self.inner.judges
+
+    def relevance(
+        self, query: str, passages: Sequence[Passage], artifacts: Sequence[Artifact]
+    ) -> list[float]:
+        """The method's judgement of each passage."""
+        return self.inner.relevance(query, passages, artifacts)
 
     def select(
         self,
@@ -69,7 +81,7 @@ class Weighing(Compressor):
         for passage, artifact in zip(passages, everything, strict=True):
             if isinstance(artifact, TextArtifact):
                 self._weighed[passage.digest] = artifact
-        return self._inner.select(query, passages, artifacts, budget)
+        return self.inner.select(query, passages, artifacts, budget)
 
     def pieces(self, passage: Passage) -> TextArtifact:
         """Every span of ``passage`` with its score; nothing where the method failed on it."""

@@ -5,18 +5,25 @@ import contextvars
 import copy
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from ragpack import registry
 from ragpack.errors import CacheUnavailable, RagpackError
-from ragpack.models import load_token_counter
+from ragpack.models import load_encoder, load_token_counter
 from ragpack.pipeline import ContextPacker
+from ragpack.protocols import Compressor
+from ragpack.report import PackedContext
+from ragpack.selection import Selection
+from ragpack.service.batching import MergingEncoder
+from ragpack.service.caller import Caller
 from ragpack.service.catalogue import Catalogue
-from ragpack.service.choice import tuned
+from ragpack.service.choice import Weighing, tuned
+from ragpack.service.metrics import Metrics
 from ragpack.service.problems import Problem
+from ragpack.service.schemas import MethodChoice
 from ragpack.service.settings import Settings
 from ragpack.types import Passage
 
@@ -29,6 +36,30 @@ _log = logging.getLogger(__name__)
 _PROBE = "ready"
 
 
+class _Packer(ContextPacker):
+    """A packer that counts what each request did."""
+
+    metrics: Metrics
+
+    def tuned(
+        self, compressor: Compressor, min_relevance: float | None, deadline_ms: float
+    ) -> "_Packer":
+        """A packer for one request, over the same cache: other ways to select."""
+        packer = copy.copy(self)
+        packer.compressor, packer.deadline_ms = compressor, deadline_ms
+        packer._selection = Selection(
+            compressor, min_relevance, strict=False, warn=self.cache.warn_once
+        )
+        return packer
+
+    def pack(
+        self, query: str, passages: Sequence[Passage], *, budget: int | None = None
+    ) -> PackedContext:
+        packed = super().pack(query, passages, budget=budget)
+        self.metrics.packed(packed.report)
+        return packed
+
+
 class Engine:
     """Everything that outlives a request. Its methods may be called from several threads.
 
@@ -37,42 +68,50 @@ class Engine:
         CacheUnavailable: the store's folder cannot be opened.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
-        self.methods = Catalogue(settings.methods)
+        self.metrics = metrics
+        encoder = load_encoder(settings.encoder)
+        self._merging = MergingEncoder(encoder, metrics) if settings.batching else None
+        self.methods = Catalogue(settings.methods, self._merging or encoder)
         self.store = registry.open_store(settings.store)
-        self.counter = load_token_counter(settings.tokenizer)
-        self._packers: dict[tuple[str, str], ContextPacker] = {}
+        self._counter = load_token_counter(settings.tokenizer)
+        self._packers: dict[tuple[str, str], _Packer] = {}
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(settings.limits.threads, "ragpack-serve")
         self._models = "loading"
 
     def packer(
-        self,
-        method: str,
-        namespace: str,
-        settings: Mapping[str, Any] | None = None,
-        deadline_ms: float | None = None,
+        self, choice: MethodChoice, caller: Caller, *, weighing: bool = False
     ) -> ContextPacker:
-        """A packer for one request of ``namespace``; all of a method and tenant share a cache.
+        """A packer for one request; the requests of a method and a tenant share a cache.
+
+        With ``weighing`` its compressor is a :class:`~ragpack.service.choice.Weighing`.
 
         Raises:
             UnknownPluginError: no such method.
             UnsupportedModel: the method cannot run here.
             ConfigError: a setting that the method does not have.
         """
-        compressor = self.methods[method]
-        with self._lock:
-            if (shared := self._packers.get((method, namespace))) is None:
-                shared = ContextPacker(
-                    compressor, store=self.store, tokenizer=self.counter, namespace=namespace
-                )
-                self._packers[method, namespace] = shared
-        packer = copy.copy(shared)
-        packer.compressor = tuned(compressor, settings or {})
+        method = tuned(self.methods[choice.method], choice.settings)
         most = self.settings.limits.deadline_ms
-        packer.deadline_ms = min(deadline_ms or most, most)
-        return packer
+        return self._shared(choice.method, caller.namespace).tuned(
+            Weighing(method) if weighing else method,
+            choice.min_relevance,
+            min(choice.deadline_ms or most, most),
+        )
+
+    def _shared(self, method: str, namespace: str) -> _Packer:
+        with self._lock:
+            if (packer := self._packers.get((method, namespace))) is None:
+                packer = self._packers[method, namespace] = _Packer(
+                    self.methods[method],
+                    store=self.store,
+                    tokenizer=self._counter.apart(),
+                    namespace=namespace,
+                )
+                packer.metrics = self.metrics
+            return packer
 
     def search(self, index: str, namespace: str, query: str, k: int) -> list[Passage]:
         """The ``k`` best passages of an index of ``namespace``.
@@ -110,6 +149,7 @@ class Engine:
             store = "ok"
         except CacheUnavailable:
             store = "the store does not answer"
+        self.metrics.store_up.set(store == "ok")
         return {"store": store, "models": self._models}
 
     def describe_models(self) -> list[dict[str, str]]:
@@ -125,4 +165,6 @@ class Engine:
         self._threads.shutdown()
         for packer in self._packers.values():
             packer.close()
+        if self._merging is not None:
+            self._merging.close()
         self.store.close()

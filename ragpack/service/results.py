@@ -1,14 +1,23 @@
 """A packed context in the shapes of the service."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from ragpack.pipeline import ContextPacker
 from ragpack.protocols import TokenCounter
 from ragpack.report import PackedContext, PackReport
 from ragpack.service.choice import Weighing
 from ragpack.service.schemas import PassageResult, Report, Unit
 from ragpack.types import Passage
 
-__all__ = ["report_of", "results_of"]
+__all__ = ["facts_of", "report_of", "results_of"]
+
+
+def facts_of(report: PackReport) -> dict[str, Any]:
+    """What the log says of a request: numbers and names."""
+    row = report.to_dict()
+    names = ("method", "tokens_in", "tokens_out", "hits", "misses", "fallbacks")
+    return {"passages": len(report.passages)} | {name: row[name] for name in names}
 
 
 def report_of(report: PackReport) -> Report:
@@ -17,39 +26,28 @@ def report_of(report: PackReport) -> Report:
 
 
 def results_of(
-    packed: PackedContext,
-    passages: Sequence[Passage],
-    weighing: Weighing | None,
-    counter: TokenCounter,
+    packed: PackedContext, passages: Sequence[Passage], packer: ContextPacker
 ) -> list[PassageResult]:
-    """A row for each passage, in order; with ``weighing`` also every piece with its score."""
+    """A row for each passage, in order; with a weighing packer also every piece with its score."""
+    weighing = packer.compressor if isinstance(packer.compressor, Weighing) else None
     summary = next((s.abstract for s in packed.segments if s.abstract is not None), None)
     rows = []
     for index, (passage, row) in enumerate(zip(passages, packed.report.passages, strict=True)):
         text = " ".join(passage.text[start:end] for start, end in row.kept)
         if summary is not None and row.tokens_out:
             text = summary
-        rows.append(
-            PassageResult(
-                index=index,
-                text=text,
-                title_tokens=counter.count([_heading(passage)])[0] if weighing else None,
-                units=_units(passage, weighing, counter) if weighing else None,
-                **row.to_dict(),
-            )
-        )
+        more = _weighed(passage, weighing, packer.counter) if weighing else {}
+        rows.append(PassageResult(index=index, text=text, **row.to_dict(), **more))
     return rows
 
 
-def _heading(passage: Passage) -> str:
-    return f"{passage.title}\n" if passage.title else ""
-
-
-def _units(passage: Passage, weighing: Weighing, counter: TokenCounter) -> list[Unit]:
+def _weighed(passage: Passage, weighing: Weighing, counter: TokenCounter) -> dict[str, Any]:
     pieces = weighing.pieces(passage)
-    tokens = counter.count([passage.text[start:end] for start, end in pieces.spans])
+    heading = f"{passage.title}\n" if passage.title else ""
+    title, *tokens = counter.count([heading, *(passage.text[slice(*s)] for s in pieces.spans)])
     scores: Sequence[float | None] = pieces.scores or [None] * len(pieces.spans)
-    return [
+    units = [
         Unit(start=start, end=end, score=score, tokens=count)
         for (start, end), score, count in zip(pieces.spans, scores, tokens, strict=True)
     ]
+    return {"title_tokens": title, "units": units}

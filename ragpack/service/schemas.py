@@ -1,5 +1,6 @@
 """Requests and responses of ``/v1/compress`` and ``/v1/pack``, and what others share with them."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,7 +61,7 @@ PassageList = Annotated[
 ]
 
 
-def passages_from(given: list[PassageIn | str]) -> list[Passage]:
+def passages_from(given: Sequence[PassageIn | str]) -> list[Passage]:
     """The passages as the engine takes them."""
     full = [PassageIn(text=one) if isinstance(one, str) else one for one in given]
     return [
@@ -78,6 +79,9 @@ class MethodChoice(Strict):
     top_n: int | None = Field(None, ge=1, description="Most sentences over all passages.")
     threshold: float | None = Field(None, description="Least dot product of a kept sentence.")
     rate: float | None = Field(None, gt=0, le=1, description="Share of the tokens to keep.")
+    min_relevance: float | None = Field(
+        None, description="Passages below it, on the scale of the scores, give nothing."
+    )
     deadline_ms: float | None = Field(
         None, gt=0, description="Passages not compressed by then are passed on as they are."
     )
@@ -121,7 +125,7 @@ class PassageResult(Answer):
     kept: list[tuple[int, int]] = Field(description="Kept ranges of the text, in code points.")
     tokens_in: int
     tokens_out: int
-    cache: Literal["hit", "miss", "rejected", "unavailable", "uncached", "bypassed"]
+    cache: Literal["hit", "miss", "rejected", "unavailable", "uncached", "bypassed", "skipped"]
     reason: str = Field("", description="Why it was dropped, fell back or missed.")
     title_tokens: int | None = None
     units: list[Unit] | None = Field(None, description="With scores=true: in document order.")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ragpack import config
+from ragpack.service.keys import Key
 
 __all__ = ["Limits", "Settings"]
 
@@ -37,6 +38,7 @@ class Settings:
 
     ``methods`` are those offered, all registered ones that hand on text unless given. ``indexes``
     is a folder that holds ``NAMESPACE/NAME`` folders made by ``ragpack index``; None offers none.
+    Without ``keys`` everybody may call. ``batching`` lets requests share runs of the encoder.
     """
 
     store: str = field(default_factory=config.store_url)
@@ -44,4 +46,6 @@ class Settings:
     encoder: str = config.DEFAULT_ENCODER
     methods: tuple[str, ...] | None = None
     indexes: Path | None = None
+    keys: tuple[Key, ...] = ()
+    batching: bool = True
     limits: Limits = field(default_factory=Limits)

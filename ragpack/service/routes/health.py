@@ -3,11 +3,12 @@
 from typing import Literal
 
 from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from ragpack.service.access import EngineOf
 from ragpack.service.schemas import Answer
 
-__all__ = ["Health", "Readiness", "healthz", "readyz", "router"]
+__all__ = ["Health", "Readiness", "healthz", "metrics", "readyz", "router"]
 
 router = APIRouter(tags=["health"])
 
@@ -42,3 +43,10 @@ async def readyz(engine: EngineOf, response: Response) -> Readiness:
     ready = all(found == "ok" for found in checks.values())
     response.status_code = 200 if ready else 503
     return Readiness(ready=ready, checks=checks)
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(engine: EngineOf) -> Response:
+    """For Prometheus."""
+    await engine.run(engine.checks)
+    return Response(engine.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -7,15 +7,18 @@ from fastapi import APIRouter
 from ragpack.models.prompt import INSTRUCTION, messages
 from ragpack.report import PackedContext
 from ragpack.service.access import CallerOf, EngineOf
+from ragpack.service.admission import admit
+from ragpack.service.body import JsonRoute
+from ragpack.service.caller import Caller
 from ragpack.service.engine import Engine
 from ragpack.service.problems import Problem
-from ragpack.service.results import report_of, results_of
-from ragpack.service.schemas import Message, PackRequest, PackResponse, passages_from
+from ragpack.service.results import facts_of, report_of, results_of
+from ragpack.service.schemas import Message, PackRequest, PackResponse
 from ragpack.types import Passage
 
 __all__ = ["pack", "router"]
 
-router = APIRouter(prefix="/v1", tags=["compression"])
+router = APIRouter(prefix="/v1", tags=["compression"], route_class=JsonRoute)
 
 
 @router.post("/pack", summary="Pack passages into one context")
@@ -23,26 +26,27 @@ async def pack(asked: PackRequest, engine: EngineOf, caller: CallerOf) -> PackRe
     """The context as a string, or as chat messages; from the passages given or from an index."""
     if (asked.passages is None) == (asked.index is None):
         raise Problem(422, "ConfigError", "give either passages or index, not both and not neither")
-    return await engine.run(_pack, asked, engine, caller.namespace)
+    return await engine.run(_pack, asked, engine, caller)
 
 
-def _pack(asked: PackRequest, engine: Engine, namespace: str) -> PackResponse:
-    packer = engine.packer(asked.method, namespace, asked.settings, asked.deadline_ms)
-    passages = _passages(asked, engine, namespace)
+def _pack(asked: PackRequest, engine: Engine, caller: Caller) -> PackResponse:
+    packer = engine.packer(asked, caller)
+    passages = _passages(asked, engine, caller)
     packed = packer.pack(asked.query, passages, budget=asked.budget)
+    caller.facts.update(facts_of(packed.report))
     return PackResponse(
         id=f"ctx-{uuid.uuid4().hex}",
         context=packed.text,
         messages=_messages(packed, asked.query) if asked.format == "messages" else None,
-        passages=results_of(packed, passages, None, packer.counter),
+        passages=results_of(packed, passages, packer),
         report=report_of(packed.report),
     )
 
 
-def _passages(asked: PackRequest, engine: Engine, namespace: str) -> list[Passage]:
+def _passages(asked: PackRequest, engine: Engine, caller: Caller) -> list[Passage]:
     if asked.index is not None:
-        return engine.search(asked.index, namespace, asked.query, asked.k)
-    return passages_from(asked.passages or [])
+        return engine.search(asked.index, caller.namespace, asked.query, asked.k)
+    return admit(asked.query, asked.passages or [], caller, engine.settings.limits)
 
 
 def _messages(packed: PackedContext, query: str) -> list[Message]:

@@ -1,0 +1,79 @@
+"""``ragpack serve``: compression over HTTP."""
+
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ragpack import config
+from ragpack.cli.console import talk
+from ragpack.cli.options import Store, Tokenizer
+from ragpack.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ragpack.service.keys import Key
+
+__all__ = ["serve"]
+
+
+def serve(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8000,
+    store: Store = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Methods to offer, comma-separated; all.")
+    ] = None,
+    indexes: Annotated[
+        Path | None, typer.Option("--indexes", help="Folder of NAMESPACE/NAME index folders.")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="TOML file of bearer keys, by their SHA-256.")
+    ] = None,
+    everyone: Annotated[
+        bool, typer.Option("--open", help="Let anyone in who reaches the address, without keys.")
+    ] = False,
+    encoder: Annotated[str, typer.Option("--encoder")] = config.DEFAULT_ENCODER,
+    tokenizer: Tokenizer = config.DEFAULT_DECODER,
+) -> None:
+    """Serve compression over HTTP until SIGTERM or Ctrl-C; requests under way are finished."""
+    from ragpack.service.logs import log_as_json
+    from ragpack.service.server import make_server
+    from ragpack.service.settings import Settings
+
+    ring = _keys(keys)
+    if not ring and not everyone and not _only_here(host):
+        raise ConfigError(
+            f"anyone who reaches {host} could use this service: give --keys FILE (or RAGPACK_KEYS),"
+            " or say --open"
+        )
+    settings = Settings(
+        store=store or config.store_url(),
+        tokenizer=tokenizer,
+        encoder=encoder,
+        methods=tuple(name for name in methods.split(",") if name) if methods else None,
+        indexes=indexes,
+        keys=tuple(ring),
+    )
+    log_as_json()
+    server = make_server(settings, host, port)
+    talk.print(f"listening on http://{host}:{port}; Ctrl-C stops", style="dim")
+    server.run()
+    if not server.started:
+        raise ConfigError(f"cannot listen on {host}:{port}: is something else there?")
+
+
+def _keys(file: Path | None) -> list["Key"]:
+    from ragpack.service.keys import keys_from_file, keys_from_text
+
+    if file is not None:
+        return keys_from_file(file)
+    return keys_from_text(config.service_keys())
+
+
+def _only_here(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
