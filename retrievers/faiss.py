@@ -1,8 +1,10 @@
 """Passages by the cosine of their vectors, in a FAISS index kept in a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import faiss
@@ -13,6 +15,7 @@ from ragpack import models
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.errors import ConfigError, InputError, RetrievalError
 from ragpack.protocols import TextEncoder
+from ragpack.retrievers.faiss_rows import keep_rows
 from ragpack.retrievers.index_folder import Manifest, damaged, read_manifest, write_folder
 from ragpack.retrievers.passage_table import PassageTable
 from ragpack.text import model_text
@@ -22,12 +25,14 @@ __all__ = ["FaissRetriever"]
 
 _INDEX = "index.faiss"
 _PASSAGES = "passages.jsonl"
+_MOST_GARBAGE = 0.1
+"""Share of dropped passages that a search puts up with before it cleans up."""
 
 
 class FaissRetriever:
-    """A vector index over passages that grows, is saved whole and refuses a foreign encoder.
+    """A vector index over passages that changes, is saved whole and refuses a foreign encoder.
 
-    Searches may run in several threads; adding and saving may not.
+    Searches may run in several threads; adding, removing and saving may not.
 
     Args:
         encoder: a name for :func:`ragpack.models.load_encoder`, or an encoder.
@@ -46,30 +51,45 @@ class FaissRetriever:
         self.index = _make_index(self.encoder.dim, factory)
         self._table = PassageTable()
         self._untrained: list[NDArray[np.float32]] = []
+        self._settling = Lock()
 
     def __len__(self) -> int:
         """Different texts, which is vectors."""
         return len(self._table)
 
+    def ids(self) -> list[str]:
+        """The id of every passage, in the order of their coming."""
+        return self._table.ids()
+
     def get(self, passage_id: str) -> Passage | None:
         """The passage of that id, also where its text first came under another one."""
         return self._table.get(passage_id)
 
+    def unseen(self, passages: Sequence[Passage]) -> list[int]:
+        """Positions of the passages that :meth:`add` would need a vector of: each new text once.
+
+        Raises:
+            InputError: two passages have one id and different texts, or metadata is not JSON.
+        """
+        return self._table.unseen(passages)
+
     def add(self, passages: Sequence[Passage], vectors: NDArray[np.float32] | None = None) -> int:
-        """Add the passages whose text is new, all or nothing; returns how many were.
+        """Add passages, all or none; returns how many texts were new.
+
+        A passage whose id is taken replaces the one that has it.
 
         Args:
             passages: any number; a text that is there under another id gets no second vector.
-            vectors: [len(passages), d] from this index's encoder, of any length; computed for the
-                new texts where not given.
+            vectors: [len(passages), d] from this index's encoder, of any length; only the rows of
+                new texts are read. They are computed where none are given.
 
         Raises:
-            InputError: an id is taken by another text, metadata is not JSON, or vectors are of
-                another shape or not finite.
+            InputError: two of the passages have one id and different texts, metadata is not JSON,
+                or vectors are of another shape or not finite.
         """
         if vectors is not None:
             _check_vectors(vectors, (len(passages), self.encoder.dim))
-        new = self._table.unseen(passages)
+        new = self.unseen(passages)
         if vectors is None:
             rows = self._encode([passages[position].full_text for position in new])
         else:
@@ -80,6 +100,14 @@ class FaissRetriever:
         else:
             self._untrained.append(rows)
         return len(new)
+
+    def remove(self, passage_ids: Iterable[str]) -> int:
+        """Remove the passages of these ids; returns how many there were."""
+        return sum(self._table.drop(passage_id) for passage_id in passage_ids)
+
+    def unnamed(self) -> Iterator[Passage]:
+        """Texts that removing or replacing has left without an id, until the next save or search."""
+        return self._table.unnamed()
 
     def search(self, query: str, k: int) -> list[Passage]:
         """The ``k`` nearest passages, best first; their scores are cosines."""
@@ -96,9 +124,11 @@ class FaissRetriever:
             raise InputError(f"k must be at least 1, not {k}")
         if not queries or not len(self):
             return [[] for _ in queries]
-        self._train()
-        scores, rows = self.index.search(self._encode(queries), min(k, len(self)))
-        return [self._found(*pair) for pair in zip(scores.tolist(), rows.tolist(), strict=True)]
+        self._settle(_MOST_GARBAGE)
+        wanted = min(k + self._table.idle, self._table.rows)
+        scores, rows = self.index.search(self._encode(queries), wanted)
+        found = (self._found(*pair) for pair in zip(scores.tolist(), rows.tolist(), strict=True))
+        return [list(islice(passages, k)) for passages in found]
 
     def save(self, folder: str | Path) -> None:
         """Write the index to ``folder``, or leave there what was.
@@ -106,7 +136,7 @@ class FaissRetriever:
         Raises:
             RetrievalError: the folder cannot be written, or the index cannot be trained.
         """
-        self._train()
+        self._settle(0)
         write_folder(
             Path(folder),
             {_INDEX: self._write_index, _PASSAGES: self._table.write},
@@ -148,10 +178,20 @@ class FaissRetriever:
         self.index.add(vectors)
         self._untrained.clear()
 
-    def _found(self, scores: Sequence[float], rows: Sequence[int]) -> list[Passage]:
+    def _settle(self, most_garbage: float) -> None:
+        """Train on what has been waiting; drop dead rows where there are more than a share."""
+        with self._settling:
+            self._train()
+            if self._table.garbage > most_garbage * self._table.rows:
+                self._table, rows = self._table.compacted()
+                keep_rows(self.index, rows)
+
+    def _found(self, scores: Sequence[float], rows: Sequence[int]) -> Iterator[Passage]:
         """The passages of the rows found; FAISS writes -1 where it found nothing more."""
-        pairs = zip(scores, rows, strict=True)
-        return [replace(self._table.at(row), score=score) for score, row in pairs if row >= 0]
+        for score, row in zip(scores, rows, strict=True):
+            passage = self._table.at(row) if row >= 0 else None
+            if passage is not None:
+                yield replace(passage, score=score)
 
     def _write_index(self, path: Path) -> None:
         faiss.write_index(self.index, str(path))

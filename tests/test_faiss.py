@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,17 +98,89 @@ def test_a_text_under_two_ids_is_stored_once_and_both_resolve(tmp_path) -> None:
         assert index.get("p9") is None
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_an_id_with_two_texts_is_refused_and_nothing_is_added(at_once: bool) -> None:
-    retriever = FaissRetriever(HashEncoder())
-    first, clash = Passage("p1", "one text"), Passage("p1", "other text")
-    if not at_once:
-        retriever.add([first])
-    before = len(retriever)
-    with pytest.raises(InputError, match=r"'p1'.*'one text' and 'other text'"):
-        retriever.add([Passage("p0", "new"), first, clash])
-    assert len(retriever) == retriever.index.ntotal == before
-    assert retriever.get("p0") is None
+def test_an_id_with_two_texts_at_once_is_refused_and_nothing_is_added() -> None:
+    retriever = filled(2)
+    with pytest.raises(InputError, match=r"'p9'.*'one text' and 'other text'"):
+        retriever.add(
+            [Passage("p8", "new"), Passage("p9", "one text"), Passage("p9", "other text")]
+        )
+    assert len(retriever) == retriever.index.ntotal == 2
+    assert retriever.get("p8") is None
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW32", "SQ8", "IVF4,SQ8", "PCA8,SQfp16"])
+def test_a_changed_text_replaces_the_old_one(tmp_path, factory: str) -> None:
+    retriever = filled(200, factory)
+    changed = [Passage(f"p{n}", f"rewritten {n}") for n in range(0, 200, 4)]
+    assert retriever.add(changed) == 50
+    assert [p.text for p in retriever.unnamed()] == [f"text number {n}" for n in range(0, 200, 4)]
+    retriever.save(tmp_path)
+    for index in (retriever, FaissRetriever.load(tmp_path, HashEncoder())):
+        assert len(index) == index.index.ntotal == 200
+        assert list(index.unnamed()) == []
+        assert index.search("rewritten 8", 3)[0].id == "p8"
+        assert index.search("T9\ntext number 9", 3)[0].id == "p9"
+        assert "text number 8" not in {p.text for p in index.search("T8\ntext number 8", 20)}
+
+
+def test_changed_metadata_replaces_the_old(tmp_path) -> None:
+    retriever = filled(3)
+    moved = Passage("p1", "text number 1", title="T1", metadata={"page": 2})
+    assert retriever.add([moved]) == 0
+    retriever.save(tmp_path)
+    again = FaissRetriever.load(tmp_path, HashEncoder())
+    assert again.get("p1") == moved
+    assert again.search("T1\ntext number 1", 1)[0].metadata == {"page": 2}
+
+
+@pytest.mark.parametrize("count", [1, 60, 99, 100])
+def test_what_is_removed_is_not_found(tmp_path, count: int) -> None:
+    retriever = filled(100)
+    gone = [f"p{n}" for n in range(count)]
+    assert retriever.remove([*gone, "unknown"]) == count
+    assert retriever.remove(gone) == 0
+    left = sorted(f"p{n}" for n in range(count, 100))
+    assert len(retriever) == len(left)
+    assert sorted(retriever.ids()) == sorted(ids(retriever.search("text number 5", 100))) == left
+    assert len(retriever.search("text number 5", 10)) == min(10, len(left))
+    retriever.save(tmp_path)
+    again = FaissRetriever.load(tmp_path, HashEncoder())
+    assert again.index.ntotal == len(left)
+    assert again.search("text number 5", 7) == retriever.search("text number 5", 7)
+    assert again.add(numbered(100)) == count
+
+
+def test_a_text_stays_as_long_as_one_id_has_it(tmp_path) -> None:
+    twin = Passage("twin", "text number 1", title="T1", metadata={"page": 7})
+    retriever = filled(3)
+    retriever.add([twin])
+    retriever.remove(["p1"])
+    assert list(retriever.unnamed()) == []
+    assert twin in [replace(p, score=None) for p in retriever.search("text number 1", 3)]
+    retriever.save(tmp_path)
+    again = FaissRetriever.load(tmp_path, HashEncoder())
+    assert (len(again), again.get("twin"), again.get("p1")) == (3, twin, None)
+    again.remove(["twin"])
+    assert [p.text for p in again.unnamed()] == ["text number 1"]
+    assert again.add([twin]) == 0  # its vector is still there
+    assert len(again) == 3
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["", "x", "y", "z"]))))
+def test_any_history_ends_in_what_was_said_last(history) -> None:
+    retriever, expected = FaissRetriever(HashEncoder()), {}
+    for passage_id, text in history:
+        if text:
+            retriever.add([Passage(passage_id, text)])
+            expected[passage_id] = text
+        else:
+            assert retriever.remove([passage_id]) == (passage_id in expected)
+            expected.pop(passage_id, None)
+    assert {i: retriever.get(i).text for i in retriever.ids()} == expected
+    found = retriever.search("q", 9)
+    assert sorted(p.text for p in found) == sorted(set(expected.values()))
+    assert all(expected[p.id] == p.text for p in found)
+    assert len(retriever) == len(set(expected.values()))
 
 
 def test_given_vectors_are_taken_and_normalised() -> None:
