@@ -106,7 +106,7 @@ class FaissRetriever:
         return sum(self._table.drop(passage_id) for passage_id in passage_ids)
 
     def unnamed(self) -> Iterator[Passage]:
-        """Texts that removing or replacing has left without an id, until the next save or search."""
+        """Texts that removing or replacing left without an id, until the next save or search."""
         return self._table.unnamed()
 
     def search(self, query: str, k: int) -> list[Passage]:
