@@ -14,7 +14,10 @@ RagpackError
 │   ├── CorruptEntry                    bytes that fail a check
 │   └── IncompatibleEntry               sound bytes of another version, key, shape or dtype
 ├── UnsupportedModel                    a model whose results cannot be proven right
-└── HandoffError                        the decoder could not take the context
+├── HandoffError                        the decoder could not take the context
+└── ServiceError                        a ragpack service refused or failed
+    ├── ServiceDenied (PermissionError)     no key, or not this one
+    └── ServiceUnavailable (ConnectionError)  busy, or no answer
 
 Library code raises these. ``ContextPacker`` turns compression and cache errors into the original
 text, counts them and warns once; with ``strict=True`` it raises them.
@@ -34,6 +37,9 @@ __all__ = [
     "MissingExtraError",
     "RagpackError",
     "RetrievalError",
+    "ServiceDenied",
+    "ServiceError",
+    "ServiceUnavailable",
     "UnknownPluginError",
     "UnsupportedModel",
 ]
@@ -101,3 +107,39 @@ class UnsupportedModel(RagpackError):
 
 class HandoffError(RagpackError):
     """The decoder or its server could not take the packed context."""
+
+
+class ServiceError(RagpackError):
+    """A ragpack service refused a request or failed on it.
+
+    ``status`` is that of HTTP, 0 where no answer came; ``code`` the service's word for programs;
+    ``request_id`` what its log calls the request.
+    """
+
+    def __init__(
+        self, detail: str, *, status: int = 0, code: str = "", request_id: str = ""
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+
+
+class ServiceDenied(ServiceError, PermissionError):
+    """The service wants a key, or another one."""
+
+
+class ServiceUnavailable(ServiceError, ConnectionError):
+    """The service is busy or does not answer; ``retry_after`` in seconds where it names a time."""
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        status: int = 0,
+        code: str = "",
+        request_id: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(detail, status=status, code=code, request_id=request_id)
+        self.retry_after = retry_after

@@ -17,7 +17,7 @@ ADAPTERS = ("cache_store", "compressors", "retrievers")
 
 # Top to bottom; a module imports from its own floor and from those below it.
 FLOORS = (
-    {"", "bench", "cli", "index", "service", "train"},
+    {"", "bench", "cli", "client", "index", "service", "train"},
     {"account", "cache", "deadline", "flight", "handoff", "pipeline", "planner", "selection"},
     {"budget", "codec", "corpus", "kv", "models", "ranking", "registry", "sentences", "tracing"},
     {"keys", "protocols"},

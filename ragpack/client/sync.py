@@ -1,0 +1,124 @@
+"""The synchronous client."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal, Self, TypeVar, Unpack
+
+import httpx
+
+from ragpack.client import calls
+from ragpack.client.calls import Call, Choice
+from ragpack.client.connection import options, request
+from ragpack.client.problems import Retry, error_of, unreachable
+from ragpack.client.shapes import Compression, Context, Method, Model, Readiness
+from ragpack.types import Passage
+
+__all__ = ["Client"]
+
+T = TypeVar("T")
+
+
+class Client:
+    """A ragpack service, called from any number of threads; they share connections.
+
+    A service that is busy is asked again, after the time that it names. Every other refusal is
+    raised as the error of :mod:`ragpack.errors` that the service names, with its own words.
+
+    Args:
+        base_url: such as ``http://localhost:8000``; a path stays in front of the service's own.
+        api_key: bearer key, if the service wants one.
+        timeout: seconds to wait for a connection and for each piece of an answer.
+        retries: most repetitions of a request that a busy service turned away (429, 503).
+        longest_wait: seconds; a service that asks for more patience is given up at once.
+
+    Raises:
+        ConfigError: the URL or the key cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+        longest_wait: float = 30.0,
+    ) -> None:
+        self._http = httpx.Client(**options(base_url, api_key, timeout))
+        self._retries = retries
+        self._longest_wait = longest_wait
+
+    def compress(
+        self,
+        query: str,
+        passages: Sequence[Passage | str],
+        *,
+        scores: bool = False,
+        **choice: Unpack[Choice],
+    ) -> Compression:
+        """What is kept of each passage; with ``scores`` also how every piece was weighed.
+
+        Raises:
+            RagpackError: what the service names; :class:`~ragpack.errors.ServiceUnavailable` where
+                it does not answer.
+        """
+        return self._send(calls.compress(query, passages, scores, choice))
+
+    def pack(
+        self,
+        query: str,
+        passages: Sequence[Passage | str] | None = None,
+        *,
+        index: str | None = None,
+        k: int = 10,
+        format: Literal["text", "messages"] = "text",
+        **choice: Unpack[Choice],
+    ) -> Context:
+        """One context for a decoder, from ``passages`` or the ``k`` nearest of an ``index``.
+
+        Raises:
+            RagpackError: as for :meth:`compress`.
+        """
+        return self._send(calls.pack(query, passages, index, k, format, choice))
+
+    def methods(self) -> list[Method]:
+        """The methods, those included that cannot run there."""
+        return self._send(calls.methods())
+
+    def models(self) -> list[Model]:
+        """The models that the service uses."""
+        return self._send(calls.models())
+
+    def ready(self) -> Readiness:
+        """Whether the service can do its work; it is an answer, not an error, if it cannot."""
+        return self._send(calls.ready())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _send(self, call: Call[T]) -> T:
+        retry = Retry(self._retries, self._longest_wait)
+        while True:
+            try:
+                response = self._http.request(**request(call))
+            except httpx.HTTPError as error:
+                raise unreachable(error) from error
+            if response.status_code in call.expected:
+                return call.answer(response)
+            wait = retry.wait(response)
+            if wait is None:
+                raise error_of(response)
+            time.sleep(wait)
