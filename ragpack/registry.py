@@ -20,11 +20,13 @@ _WORD = {"compressors": "method", "cache_stores": "store", "retrievers": "retrie
 _EXTRA_OF_MODULE = {
     "accelerate": "demo",
     "fastapi": "serve",
+    "datasets": "corpus",
     "gguf": "demo",
     "hiredis": "hiredis",
     "limits": "serve",
     "llama_index": "llamaindex",
     "matplotlib": "bench",
+    "pyarrow": "corpus",
     "prometheus_client": "serve",
     "starlette": "serve",
     "uvicorn": "serve",
