@@ -9,6 +9,7 @@ from ragpack.budget import Draft, is_empty
 from ragpack.cache import Lookup
 from ragpack.protocols import TokenCounter
 from ragpack.report import PassageReport
+from ragpack.soft.placed import PlacedChunks
 from ragpack.types import Artifact, Passage, Segment, TextArtifact, render
 
 __all__ = ["LEFT_OUT", "Outcome", "Tokens", "account"]
@@ -33,6 +34,8 @@ class Outcome:
     @property
     def draft(self) -> Draft:
         """What the budget sees: spans for text, the whole passage for anything else."""
+        if isinstance(self.choice, PlacedChunks):
+            return Draft(self.passage, None, self.choice.tokens)
         choice = self.choice if isinstance(self.choice, TextArtifact) else None
         return Draft(self.passage, choice)
 
@@ -84,16 +87,23 @@ def account(
     """
     sources = [source for outcome in outcomes for source in outcome.sources]
     texts = ["\n\n".join(passage.full_text for passage in passages)]
-    texts += [render([segment for segment in segments if not is_empty(segment)])]
-    texts += [source.full_text for source in sources]
+    spoken = [segment for segment in segments if not (is_empty(segment) or _rows_of(segment))]
+    texts += [render(spoken), *(source.full_text for source in sources)]
     texts += ["" if is_empty(segment) else segment.text for segment in segments]
     before, after, *counts = counter.count(texts)
-    tokens_in = iter(counts)
-    parts = zip(outcomes, segments, counts[len(sources) :], strict=True)
+    tokens_in, soft = iter(counts), [_rows_of(segment) for segment in segments]
+    tokens_out = [a or b for a, b in zip(soft, counts[len(sources) :], strict=True)]
+    parts = zip(outcomes, segments, tokens_out, strict=True)
     rows = [row for part in parts for row in _rows(*part, tokens_in)]
     if any(one is not other for one, other in zip_longest(sources, passages)):
         rows = _with_twins(passages, sources, rows)
-    return tuple(rows), Tokens(before, after)
+    return tuple(rows), Tokens(before, after + sum(soft))
+
+
+def _rows_of(segment: Segment) -> int:
+    """Soft tokens, and chunks spelled out among them, that stand for a segment's text."""
+    artifact = segment.artifact
+    return artifact.tokens if isinstance(artifact, PlacedChunks) else 0
 
 
 def _rows(

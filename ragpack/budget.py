@@ -19,10 +19,14 @@ _SEPARATOR_TOKENS = 1
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A passage with what a method selected of it; None stands for the whole text, unscored."""
+    """A passage with what a method selected of it; None stands for the whole text, unscored.
+
+    ``rows`` are the soft tokens that stand for it, fitted already; None where its text counts.
+    """
 
     passage: Passage
     choice: TextArtifact | None
+    rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,14 @@ def fit(drafts: Sequence[Draft], budget: int, counter: TokenCounter) -> list[Seg
     Spans are taken by falling score, ties in document order. Where a method gave no scores the
     retriever's decide, and where there is none of those either the passages' own order; what has no
     score among others that have one counts as middling.
-    A passage of which nothing fits gives an empty segment (no spans, no abstract).
+    A passage of which nothing fits gives an empty segment (no spans, no abstract). Soft tokens are
+    taken off the budget first: the method has chosen them under it.
     """
+    text = [draft for draft in drafts if draft.rows is None]
+    if len(text) < len(drafts):
+        left = budget - sum(draft.rows or 0 for draft in drafts) - len(text) * _SEPARATOR_TOKENS
+        fitted = iter(fit(text, left, counter))
+        return [next(fitted) if d.rows is None else _segment(d, _spans(d)) for d in drafts]
     segments = assemble(drafts)
     if _tokens(segments, counter) <= budget:
         return segments
@@ -71,6 +81,8 @@ def _tokens(segments: Sequence[Segment], counter: TokenCounter) -> int:
 def _spans(draft: Draft) -> tuple[Span, ...]:
     if draft.choice is not None:
         return draft.choice.spans
+    if draft.rows == 0:
+        return ()
     return ((0, len(draft.passage.text)),) if draft.passage.text else ()
 
 

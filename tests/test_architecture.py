@@ -19,12 +19,13 @@ ADAPTERS = ("cache_store", "compressors", "retrievers")
 FLOORS = (
     {"", "bench", "cli", "client", "index", "service", "train"},
     {"account", "cache", "deadline", "flight", "handoff", "pipeline", "planner", "selection"},
-    {"budget", "codec", "corpus", "kv", "models", "ranking", "registry", "sentences", "tracing"},
+    {"budget", "codec", "corpus", "kv", "models", "ranking", "registry", "sentences"}
+    | {"soft", "tracing"},
     {"keys", "protocols"},
     {"config", "digest", "errors", "report", "text", "types"},
 )
 ADAPTERS_MAY_IMPORT = (
-    FLOORS[3] | FLOORS[4] | {"codec", "kv", "models", "ranking", "sentences", "tracing"}
+    FLOORS[3] | FLOORS[4] | {"codec", "kv", "models", "ranking", "sentences", "soft", "tracing"}
 )
 
 HEAVY = {"faiss", "langchain_core", "numpy", "redis", "torch", "transformers", "typer"}
