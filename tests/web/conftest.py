@@ -1,0 +1,73 @@
+"""A real service over real models, and a real browser to look at it with."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from ragpack.service import Settings
+from ragpack.service.keys import Key
+from ragpack.service.server import make_server
+
+KEY = "a-long-and-random-key"
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_QUIET = ["--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+_QUIET += ["--disable-sync", "--no-first-run", "--disable-quic"]
+
+
+@contextmanager
+def _serving(settings: Settings) -> Iterator[str]:
+    server = make_server(settings, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started and thread.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    try:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[str]:
+    """URL of a service that anyone may use."""
+    with _serving(Settings(store="memory://")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def key() -> str:
+    """The key that the locked service takes."""
+    return KEY
+
+
+@pytest.fixture(scope="session")
+def locked_service() -> Iterator[str]:
+    """URL of a service that wants a key."""
+    known = Key("team-a", sha256(KEY.encode()).digest(), "team-a")
+    with _serving(Settings(store="memory://", methods=("identity",), keys=(known,))) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window; of the module, since its loop is in the way of async tests."""
+    binary = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if binary is None:
+        pytest.skip("no Chromium on PATH: run 'make chromium', or install your system's package")
+    from playwright.sync_api import sync_playwright
+
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as started:
+        running = started.chromium.launch(executable_path=binary, args=[*_QUIET, *sandbox])
+        yield running
+        running.close()
