@@ -36,6 +36,8 @@ class RecompAbstractive(Compressor):
             ``fangyuan/hotpotqa_abstractive``.
         max_source: most tokens of the prompt; a longer one is refused, never cut.
         max_summary: most tokens of a summary.
+        together: False writes a summary of each passage by itself instead. Every passage then keeps
+            its place and id, and is found in the store whatever stands beside it.
 
     Raises:
         ConfigError: a length below 1.
@@ -44,7 +46,7 @@ class RecompAbstractive(Compressor):
     name: ClassVar[str] = "recomp-abstractive"
     kind: ClassVar[Kind] = "text"
     query_aware: ClassVar[bool] = True
-    scope: ClassVar[Literal["passage", "set"]] = "set"
+    scope: Literal["passage", "set"] = "set"
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class RecompAbstractive(Compressor):
         *,
         max_source: int = 1024,
         max_summary: int = 512,
+        together: bool = True,
     ) -> None:
         if max_source < 1 or max_summary < 1:
             raise ConfigError(
@@ -60,6 +63,8 @@ class RecompAbstractive(Compressor):
             )
         self.max_source = max_source
         self.max_summary = max_summary
+        if not together:
+            self.scope = "passage"
         self._model = model
 
     @cached_property
@@ -87,18 +92,18 @@ class RecompAbstractive(Compressor):
         """
         if query is None:
             raise CompressionError(f"{self.name} needs the query: it cannot be indexed beforehand")
-        full = [passage for passage in passages if passage.full_text.strip()]
+        full = [passage for passage in passages if passage.text.strip()]
         prompts = self.model.tokens(
             [_PROMPT.format(question=query, passages=passage.full_text) for passage in full]
         )
         for passage, prompt in zip(full, prompts, strict=True):
             self._check(passage, len(prompt))
-        sources = self.model.tokens([passage.full_text for passage in full])
+        sources = self.model.tokens([passage.text for passage in full])
         # A source's last token marks its end.
         limits = [max(1, min(len(source) - 1, self.max_summary)) for source in sources]
         summaries = iter(self.model.generate(prompts, limits))
         return [
-            TextArtifact(text=next(summaries) if passage.full_text.strip() else "")
+            TextArtifact(text=next(summaries) if passage.text.strip() else "")
             for passage in passages
         ]
 

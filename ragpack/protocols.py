@@ -50,7 +50,7 @@ class Compressor(ABC):
     kind: ClassVar[Kind]
     query_aware: ClassVar[bool]
     cached: ClassVar[bool] = True
-    scope: ClassVar[Literal["passage", "set"]] = "passage"
+    scope: Literal["passage", "set"] = "passage"
 
     @property
     @abstractmethod

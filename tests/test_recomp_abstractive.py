@@ -147,6 +147,17 @@ def test_one_summary_stands_for_the_ordered_set(method, passages) -> None:
     assert turned.report.hits == 0
 
 
+def test_each_passage_may_have_a_summary_of_its_own(folder, passages) -> None:
+    each = RecompAbstractive(str(folder), max_summary=12, together=False)
+    with ContextPacker(each, store="memory://", strict=True) as packer:
+        first = packer.pack(QUERY, passages[:2])
+        packer.flush()
+        turned = packer.pack(QUERY, passages[2::-1])
+    assert [segment.kept_text for segment in first.segments] == summaries(each, passages[:2])
+    assert [segment.passage for segment in turned.segments] == passages[2::-1]
+    assert [row.cache for row in turned.report.passages] == ["miss", "hit", "hit"]
+
+
 def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(folder) -> None:
     method = RecompAbstractive(str(folder), max_source=60)
     (tokens,) = method.model.tokens([f"Question: {QUERY}\n Document: {'word ' * 90}\n Summary: "])
