@@ -47,7 +47,7 @@ class RagpackCompressor(BaseDocumentCompressor):
             return documents
         step = PackStep(self.packer, self.budget, self.title_key)
         given = PackInput(query=query, documents=documents)
-        return step.runnable().invoke(given, {"callbacks": callbacks})
+        return step.invoke(given, {"callbacks": callbacks})
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -57,4 +57,4 @@ class RagpackCompressor(BaseDocumentCompressor):
             return documents
         step = PackStep(self.packer, self.budget, self.title_key)
         given = PackInput(query=query, documents=documents)
-        return await step.runnable().ainvoke(given, {"callbacks": callbacks})
+        return await step.ainvoke(given, {"callbacks": callbacks})

@@ -79,7 +79,7 @@ class PackedRetriever(BaseRetriever):
             documents = base.invoke(query, run, **{**kwargs, **asked})
         if config.bypass():
             return documents[: step.k]
-        return step.runnable().invoke(PackInput(query=query, documents=documents), run)
+        return step.invoke(PackInput(query=query, documents=documents), run)
 
     async def _aget_relevant_documents(
         self,
@@ -97,7 +97,7 @@ class PackedRetriever(BaseRetriever):
             documents = await base.ainvoke(query, run, **{**kwargs, **asked})
         if config.bypass():
             return documents[: step.k]
-        return await step.runnable().ainvoke(PackInput(query=query, documents=documents), run)
+        return await step.ainvoke(PackInput(query=query, documents=documents), run)
 
     def _step(self, k: int | None, budget: int | None) -> PackStep:
         """The step for one call, whose arguments go before the retriever's own."""

@@ -7,11 +7,11 @@ out as the custom event ``ragpack.report``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
-from langchain_core.callbacks import dispatch_custom_event
+from langchain_core.callbacks import CallbackManagerForChainRun, dispatch_custom_event
 from langchain_core.documents import Document
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from ragpack.errors import ConfigError
 from ragpack.protocols import Packer
@@ -43,8 +43,8 @@ class _Round(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PackStep:
-    """How documents are packed.
+class PackStep(Runnable[PackInput, list[Document]]):
+    """Packs documents; asynchronously in a worker thread, as runnables do by default.
 
     Args:
         packer: does the work; deadline, store and fallbacks are its own.
@@ -54,25 +54,29 @@ class PackStep:
             takes its place, until the budget is spent or none is left.
     """
 
+    name = "ragpack.compress"
+
     packer: Packer
     budget: int | None = None
     title_key: str | None = None
     k: int | None = None
 
-    def runnable(self) -> Runnable[PackInput, list[Document]]:
-        """The step as LangChain runs it; asynchronously in a worker thread."""
-        return RunnableLambda(self._run, name="ragpack.compress")
+    def invoke(
+        self, input: PackInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """The documents of which something is kept, in order."""
+        return self._call_with_config(self._run, input, config, **kwargs)
 
-    def _run(self, given: PackInput, config: RunnableConfig) -> list[Document]:
+    def _run(self, given: PackInput, run_manager: CallbackManagerForChainRun) -> list[Document]:
         query, documents = given["query"], given["documents"]
         if self.k is None:
-            packed = self._round(query, documents, config).packed
+            packed = self._round(query, documents, run_manager).packed
         else:
-            packed = self._rounds(query, self._without_twins(documents), self.k, config)
+            packed = self._rounds(query, self._without_twins(documents), self.k, run_manager)
         return [one.document for one in packed]
 
     def _rounds(
-        self, query: str, documents: list[Document], k: int, config: RunnableConfig
+        self, query: str, documents: list[Document], k: int, run: CallbackManagerForChainRun
     ) -> list[Packed]:
         """Pack the first ``k``, then others in place of those of which nothing was kept.
 
@@ -84,7 +88,7 @@ class PackStep:
         while waiting and (missing := k - len(_sources(packed))) > 0:
             again = _sources(packed) if budgeted else []  # a budget holds for all together
             batch = sorted(again + waiting[:missing], key=lambda one: place[id(one)])
-            latest = self._round(query, batch, config)
+            latest = self._round(query, batch, run)
             grown = latest.packed if budgeted else packed + latest.packed
             waiting = waiting[missing:]
             if len(grown) > len(packed):
@@ -94,10 +98,13 @@ class PackStep:
                 break
         return sorted(packed, key=lambda one: place[id(one.sources[0])])
 
-    def _round(self, query: str, documents: Sequence[Document], config: RunnableConfig) -> _Round:
+    def _round(
+        self, query: str, documents: Sequence[Document], run: CallbackManagerForChainRun
+    ) -> _Round:
         passages = as_passages(documents, self.title_key)
         packed = self.packer.pack(query, passages, budget=self.budget)
-        dispatch_custom_event(REPORT_EVENT, packed.to_dict(), config=config)
+        if run.handlers:  # a line for each passage is not written for nobody
+            dispatch_custom_event(REPORT_EVENT, packed.to_dict())
         return _Round(packed_documents(documents, passages, packed), packed.report)
 
     def _without_twins(self, documents: Sequence[Document]) -> list[Document]:
