@@ -1,22 +1,26 @@
 """Sentence encoders: texts to vectors, batched by tokens, the same for every order of calls."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ragpack.digest import digest_fields
 from ragpack.errors import ConfigError, UnsupportedModel
-from ragpack.models.batches import token_batches
+from ragpack.models.batches import equal_batches, filled, token_batches
 from ragpack.models.checkpoint import checkpoint_folder, quiet_progress
 from ragpack.models.device import best_device
 from ragpack.models.digests import tokenizer_digest, weights_digest
 from ragpack.models.files import resolve
+from ragpack.models.lora import adapter_digest, adapter_folder, merge_lora
 from ragpack.models.token_counter import plain_tokenizer
 from ragpack.text import model_text
 from ragpack.types import Fingerprint
@@ -30,7 +34,10 @@ _GPU_BATCH_TOKENS = 32_768
 
 @lru_cache(maxsize=4)
 def load_encoder(
-    name: str, device: str | None = None, max_tokens: int | None = None
+    name: str,
+    device: str | None = None,
+    max_tokens: int | None = None,
+    adapter: Path | None = None,
 ) -> "SentenceEncoder":
     """An encoder by name: a sentence-transformers model, or a plain checkpoint to be mean-pooled.
 
@@ -41,10 +48,13 @@ def load_encoder(
         name: a local path, a model package or a hub id, see :func:`ragpack.models.resolve`.
         device: such as ``"cpu"`` or ``"cuda:0"``; a GPU where there is one.
         max_tokens: longer texts are cut there; the model's own limit unless given.
+        adapter: folder of a LoRA adapter to merge into the transformer.
 
     Raises:
-        ConfigError: no such model, no safetensors weights, or more tokens than it has positions.
-        UnsupportedModel: its first module is not a transformer with a fast tokenizer.
+        ConfigError: no such model or adapter, no safetensors weights, or more tokens than the
+            model has positions.
+        UnsupportedModel: its first module is not a transformer with a fast tokenizer, or the
+            adapter does not fit it.
     """
     files = resolve(name)
     folder = checkpoint_folder(files)
@@ -58,6 +68,9 @@ def load_encoder(
         )
     if max_tokens is not None:
         _limit(model, max_tokens, files.name)
+    if adapter is not None:
+        merge_lora(cast(nn.Module, model[0].model), adapter_folder(str(adapter)))
+        weights = digest_fields(weights, adapter_digest(adapter_folder(str(adapter))))
     return SentenceEncoder(model, files.name, weights, tokenizer_digest(folder))
 
 
@@ -71,8 +84,9 @@ def _limit(model: SentenceTransformer, max_tokens: int, name: str) -> None:
 class SentenceEncoder:
     """A text encoder over sentence-transformers; may be called from several threads.
 
-    A text's vector does not depend on its neighbours in a call beyond rounding: on unit vectors
-    in float32 less than 1e-6 per element, from the shape of the batch.
+    On a CPU a text's vector has the same bits whatever stands beside it in a call: only texts of
+    equal length share a batch, without padding. On a GPU, where small batches are slow, the shape
+    of the batch may move an element of a unit vector by 1e-6.
     """
 
     def __init__(self, model: SentenceTransformer, name: str, weights: str, tokenizer: str) -> None:
@@ -80,8 +94,7 @@ class SentenceEncoder:
         self._name = name
         self._digests = weights, tokenizer
         self._dim, self._tokenizer = _width_and_tokenizer(model, name)
-        on_cpu = self._model.device.type == "cpu"
-        self._batch_tokens = _CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS
+        self._on_cpu = self._model.device.type == "cpu"
         self._prompt = model.prompts.get(model.default_prompt_name or "") or ""
 
     @property
@@ -115,9 +128,14 @@ class SentenceEncoder:
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         clean = [self._prompt + model_text(text) for text in texts]
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
-        for rows in token_batches([len(ids) for ids in tokens], self._batch_tokens):
-            vectors[rows] = self._forward([tokens[row] for row in rows])
+        for rows in self._batches([len(ids) for ids in tokens]):
+            vectors[rows] = self._forward(filled([tokens[row] for row in rows]))[: len(rows)]
         return vectors
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        if self._on_cpu:
+            return equal_batches(lengths, _CPU_BATCH_TOKENS)
+        return token_batches(lengths, _GPU_BATCH_TOKENS)
 
     def _forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         device = self._model.device

@@ -1,19 +1,21 @@
-"""Merges a LoRA adapter (Hu et al., 2021), in the PEFT library's format, into a model's weights."""
+"""LoRA adapters (Hu et al., 2021) in the PEFT library's format: merged into a model, and saved."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ragpack.digest import digest_fields
 from ragpack.errors import ConfigError, UnsupportedModel
 from ragpack.models.digests import cached_file_digest
 from ragpack.models.files import resolve
+from ragpack.models.low_rank import LowRank
 
-__all__ = ["adapter_digest", "adapter_folder", "merge_lora"]
+__all__ = ["adapter_digest", "adapter_folder", "merge_lora", "save_lora"]
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -64,6 +66,31 @@ def merge_lora(model: nn.Module, folder: Path) -> None:
             raise UnsupportedModel(f"{name} does not fit a weight of shape {tuple(weight.shape)}")
         with torch.no_grad():
             weight += (scale * (up.float() @ down.float())).to(weight)
+
+
+def save_lora(updates: Mapping[str, LowRank], folder: Path, base: str) -> Path:
+    """Write ``updates`` of the model called ``base`` as an adapter, in half precision.
+
+    Returns:
+        The path of the matrices.
+    """
+    parts: dict[str, Tensor] = {}
+    for path, update in updates.items():
+        parts[f"{_PREFIX}{path}.lora_A.weight"] = update.down.detach().half().cpu()
+        parts[f"{_PREFIX}{path}.lora_B.weight"] = update.up.detach().half().cpu()
+    rank = next(iter(updates.values())).down.shape[0]
+    config = {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": sorted(updates),
+        "bias": "none",
+    }
+    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file(parts, folder / _WEIGHTS)
+    return folder / _WEIGHTS
 
 
 def _scale(config: dict[str, Any]) -> float:

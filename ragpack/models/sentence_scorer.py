@@ -6,7 +6,7 @@ al., 2025). The shipped weights are low-rank updates (LoRA) of the encoder's upp
 small head.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,40 +17,11 @@ from transformers import BertModel
 
 from ragpack.errors import ConfigError
 from ragpack.models.checkpoint import quiet_progress
+from ragpack.models.low_rank import add_low_rank, merge_low_rank
 
 __all__ = ["SentenceScorer"]
 
-_RANK = 16
-_FIRST_LAYER = 3
-_LINEARS = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
-)
-
-
-class _LowRank(nn.Module):
-    """A frozen linear layer with a trained update ``up @ down`` of rank r (Hu et al., 2021)."""
-
-    def __init__(self, base: nn.Linear, rank: int) -> None:
-        super().__init__()
-        self.base = base.requires_grad_(False)
-        self.down = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """The layer's output plus the update's."""
-        plain: Tensor = self.base(hidden)
-        return plain + hidden @ self.down.T @ self.up.T
-
-    def merged(self) -> nn.Linear:
-        """The plain layer with the update added to its weight."""
-        with torch.no_grad():
-            self.base.weight += self.up @ self.down
-        return self.base
+_FIRST_LAYER, _RANK = 3, 16
 
 
 class SentenceScorer(nn.Module):
@@ -63,22 +34,12 @@ class SentenceScorer(nn.Module):
     def __init__(self, encoder: BertModel) -> None:
         super().__init__()
         width = encoder.config.hidden_size
-        self.encoder = encoder.requires_grad_(False)
+        self.encoder = encoder
         self.keep = nn.Linear(width, 1)
         self.match = nn.Parameter(torch.full((width,), 5.0))
         nn.init.zeros_(self.keep.weight)
         nn.init.constant_(self.keep.bias, -3.0)
-        for parent, name, linear in list(self._linears()):
-            if isinstance(linear, nn.Linear):
-                setattr(parent, name, _LowRank(linear, _RANK))
-
-    def _linears(self) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-        """Parent module, attribute and layer of every linear map that gets an update."""
-        for layer in self.encoder.encoder.layer[_FIRST_LAYER:]:
-            for path in _LINEARS:
-                folder, _, name = path.rpartition(".")
-                parent = layer.get_submodule(folder)
-                yield parent, name, getattr(parent, name)
+        self._updates = add_low_rank(encoder, _FIRST_LAYER, _RANK)
 
     def forward(self, ids: Tensor, types: Tensor, mask: Tensor) -> Tensor:
         """Keep-logits [batch, tokens] from ids, types and attention mask [batch, tokens]."""
@@ -121,7 +82,5 @@ class SentenceScorer(nn.Module):
         with torch.no_grad():
             for name, part in named.items():
                 part.copy_(trained[name])
-        for parent, name, linear in list(scorer._linears()):
-            if isinstance(linear, _LowRank):
-                setattr(parent, name, linear.merged())
+        merge_low_rank(scorer.encoder, scorer._updates)
         return scorer.requires_grad_(False).eval()

@@ -5,22 +5,21 @@ sentences of both passages, which makes scores comparable across passages, and a
 entropy, which makes them probabilities.
 """
 
-import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count, islice
+from itertools import accumulate, count
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.models import resolve
+from ragpack.models.device import best_device
+from ragpack.models.sentence_judge import SentenceJudge
 from ragpack.models.sentence_scorer import SentenceScorer
 from ragpack.models.sentence_windows import (
     Window,
@@ -29,17 +28,29 @@ from ragpack.models.sentence_windows import (
     special_ids,
     windows,
 )
-from ragpack.train.exit_mini_data import HELD_OUT, IGNORE, Group, Sample, load_groups
+from ragpack.train.exit_mini_data import (
+    IGNORE,
+    Group,
+    Sample,
+    excluded_texts,
+    source_digests,
+    training_groups,
+)
+from ragpack.train.held_out import accuracy, held_out_groups
+from ragpack.train.record import Trained, finish
+from ragpack.train.run import Plan, Run, Watch, claim
 
 __all__ = ["train"]
 
-logger = logging.getLogger(__name__)
-
 _QUESTION_TOKENS, _TITLE_TOKENS, _TEXT_TOKENS = 40, 12, 72
-_WARM_UP = 0.05
 _POSITIVE_WEIGHT = 3.0
 _POOL = 16
 """Batches whose groups are sorted by length together."""
+
+_ABOUT = """\
+Low-rank updates (LoRA) of the upper layers of all-MiniLM-L6-v2 with a small head: a cross-encoder
+that scores every sentence of a passage under a query in one pass. Load it with
+`ContextPacker("exit-mini", weights="exit-mini.safetensors")`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,93 +67,39 @@ def train(
     *,
     seed: int = 7,
     steps: int = 800,
-    batch: int = 8,
-    learning_rate: float = 8e-4,
-    save_every: int = 100,
-    device: str = "cpu",
-) -> Path:
-    """Train and write ``exit-mini.safetensors``; resumes from ``output`` where it stopped.
+    exclude: Path | None = None,
+    device: str | None = None,
+    watch: Watch | None = None,
+) -> Trained:
+    """Train, and write ``exit-mini.safetensors``, a record and a model card.
 
     Args:
         data: the folder of training data, see :func:`load_groups`.
-        output: folder for the weights and for checkpoints.
-        seed: of the data's order, the negatives and the initial weights.
+        output: a new folder, or one with an unfinished run of the same plan, which is resumed.
+        seed: see :class:`Plan`.
         steps: updates; the data are gone through again, with new negatives, as often as needed.
-        batch: groups a step.
-        learning_rate: the highest; rises over the first steps, then falls to zero.
-        save_every: steps between checkpoints.
-        device: where to train.
+        exclude: questions and passages to keep out, see :func:`excluded_texts`.
+        device: where to train; a GPU where there is one.
+        watch: told of each step.
 
-    Returns:
-        The path of the weights.
+    Raises:
+        ConfigError: the data are not there, or ``output`` holds something else.
     """
+    plan = Plan("exit-mini", seed, steps, batch=8, rate=8e-4)
+    sources = source_digests(data)
+    claim(output, plan)
     torch.manual_seed(seed)
     folder = resolve(DEFAULT_ENCODER).path
-    scorer = SentenceScorer.untrained(folder).to(device)
-    batches = islice(_batches(data, folder, seed, batch), steps)
-    run = _Run(scorer, output, steps, learning_rate)
-    done = run.resume()
-    for step, items in enumerate(batches):
-        if step < done:
-            continue
-        run.step(step, items)
-        if (step + 1) % save_every == 0:
-            run.checkpoint(step + 1)
+    scorer = SentenceScorer.untrained(folder).to(device or best_device())
+    run = Run(scorer.trained(), plan, output)
+    batches = _batches(data, folder, plan, excluded_texts(exclude))
+    run.fit(batches, lambda items: _loss(scorer, items), watch)
     weights = output / "exit-mini.safetensors"
     scorer.save(weights)
-    return weights
-
-
-class _Run:
-    """A scorer with its optimiser, its place in the schedule and its checkpoint."""
-
-    def __init__(self, scorer: SentenceScorer, output: Path, steps: int, rate: float) -> None:
-        output.mkdir(parents=True, exist_ok=True)
-        self._scorer, self._steps, self._rate = scorer, steps, rate
-        self._path = output / "checkpoint.safetensors"
-        self._named = scorer.trained()
-        self._optimizer = torch.optim.AdamW(self._named.values(), lr=rate, weight_decay=0.01)
-        self._mean: float | None = None
-
-    def step(self, number: int, items: Sequence[_Item]) -> None:
-        """One update."""
-        warm = self._steps * _WARM_UP
-        share = min((number + 1) / warm, (self._steps - number) / (self._steps - warm))
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate * share
-        loss = _loss(self._scorer, items)
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._named.values(), 1.0)
-        self._optimizer.step()
-        value = loss.item()
-        self._mean = value if self._mean is None else 0.98 * self._mean + 0.02 * value
-        if (number + 1) % 20 == 0:
-            logger.info("step %d of %d, loss %.3f", number + 1, self._steps, self._mean)
-
-    def checkpoint(self, step: int) -> None:
-        """Keep the parameters and the optimiser's moments; replaces the last checkpoint."""
-        tensors = {f"w/{name}": part.detach() for name, part in self._named.items()}
-        for name, part in self._named.items():
-            state = self._optimizer.state[part]
-            tensors |= {f"{key}/{name}": state[key] for key in ("exp_avg", "exp_avg_sq", "step")}
-        partial = self._path.with_suffix(".partial")
-        save_file(tensors, partial, {"step": str(step)})
-        partial.replace(self._path)
-
-    def resume(self) -> int:
-        """Take up the last checkpoint; returns the step to go on with."""
-        if not self._path.is_file():
-            return 0
-        with safe_open(self._path, "pt") as file:
-            step = int(file.metadata()["step"])
-        tensors = load_file(self._path)
-        for name, part in self._named.items():
-            part.data.copy_(tensors[f"w/{name}"])
-            keys = ("exp_avg", "exp_avg_sq", "step")
-            self._optimizer.state[part] = {key: tensors[f"{key}/{name}"] for key in keys}
-        logger.info("resuming at step %d", step)
-        return step
+    metrics = {"accuracy": accuracy(held_out_groups(data), SentenceJudge.load(weights).scores)}
+    trained = Trained(plan, weights, DEFAULT_ENCODER, _ABOUT, sources, run.recent_loss, metrics)
+    finish(trained)
+    return trained
 
 
 def _loss(scorer: SentenceScorer, items: Sequence[_Item]) -> Tensor:
@@ -175,16 +132,17 @@ def _listwise(logits: Tensor, labels: Tensor, counts: list[int]) -> Tensor:
     return torch.stack(losses).mean() if losses else logits.new_zeros(())
 
 
-def _batches(data: Path, model: Path, seed: int, batch: int) -> Iterator[list[_Item]]:
+def _batches(
+    data: Path, model: Path, plan: Plan, excluded: frozenset[str]
+) -> Iterator[list[_Item]]:
     """Batches of groups of similar length, in random order, epoch after epoch."""
+    batch = plan.batch
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    for epoch in count():
-        draw = random.Random(seed + epoch)  # noqa: S311 - not for secrets
-        groups = [
-            group for group in load_groups(data, seed + epoch) if group.article not in HELD_OUT
-        ]
+    for epoch in count(plan.seed):
+        draw = random.Random(epoch)  # noqa: S311 - not for secrets
+        groups = training_groups(data, epoch, excluded)
         for start in range(0, len(groups), _POOL * batch):
             items = [
                 _item(group, tokenizer, draw) for group in groups[start : start + _POOL * batch]

@@ -12,10 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ragpack.digest import digest_file
+from ragpack.errors import ConfigError
 from ragpack.sentences import sentence_spans
 from ragpack.train.lexical import LexicalIndex, words
 
-__all__ = ["HELD_OUT", "IGNORE", "Group", "Sample", "load_groups", "load_squad"]
+__all__ = [
+    "HELD_OUT",
+    "IGNORE",
+    "Group",
+    "Sample",
+    "excluded_texts",
+    "load_groups",
+    "load_squad",
+    "source_digests",
+    "training_groups",
+]
 
 IGNORE = -1
 """Label of a sentence that holds the answer's words but may not answer."""
@@ -25,8 +37,14 @@ HELD_OUT = frozenset(
 )
 """Articles of SQuAD that training never sees: for choosing among checkpoints."""
 
+_SQUAD = "squad_v1.1_dev.jsonl"
+_REFUSED = "squad_v2.0_dev_unanswerable.jsonl"
+_PAIRED = "nqg_sentence_question.jsonl"
 _BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "``": '"', "''": '"'}
 _NEIGHBOURS = 4
+_TELLING = 4
+"""Words of a text that is told apart from others by them."""
+
 _PAIRS, _UNANSWERABLE = 6000, 1700
 """How many are drawn of the two lesser sources; SQuAD 1.1 is taken whole."""
 
@@ -60,6 +78,52 @@ class Group:
     article: str
     samples: tuple[Sample, ...]
 
+    def keys(self) -> Iterator[str]:
+        """The words of the question and of every sentence, see :func:`excluded_texts`."""
+        yield _word_key(self.question)
+        yield from (_word_key(text) for sample in self.samples for text in sample.sentences)
+
+
+def source_digests(folder: Path) -> dict[str, str]:
+    """Digests of the files that :func:`load_groups` reads, by name.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    names = (_SQUAD, _REFUSED, _PAIRED)
+    if lacking := [name for name in names if not (folder / name).is_file()]:
+        raise ConfigError(f"{folder} holds no {', no '.join(lacking)}: training needs them")
+    return {name: digest_file(folder / name) for name in names}
+
+
+def excluded_texts(path: Path | None) -> frozenset[str]:
+    """The words of every question, and of every sentence of a passage, in an evaluation file.
+
+    Texts of up to three words ("citation needed") are left out: they say nothing of their source.
+
+    Args:
+        path: JSON Lines with ``question`` and ``passages``, each with a ``text``; None for none.
+
+    Raises:
+        ConfigError: it is not there, or holds other records.
+    """
+    if path is None:
+        return frozenset()
+    try:
+        keys = {_word_key(text) for row in _records(path) for text in _evaluated(row)}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is no file of questions with their passages: {error}") from error
+    return frozenset(key for key in keys if key.count(" ") >= _TELLING - 1)
+
+
+def training_groups(folder: Path, seed: int, excluded: frozenset[str] = frozenset()) -> list[Group]:
+    """The groups of one epoch without the held-out articles and without ``excluded`` texts."""
+    return [
+        group
+        for group in load_groups(folder, seed)
+        if group.article not in HELD_OUT and excluded.isdisjoint(group.keys())
+    ]
+
 
 def load_groups(folder: Path, seed: int) -> list[Group]:
     """The groups of one epoch, shuffled; negatives are drawn from the passages nearest by BM25.
@@ -77,10 +141,10 @@ def load_groups(folder: Path, seed: int) -> list[Group]:
         if group.article in HELD_OUT
         for sentence in group.samples[0].sentences
     }
-    pairs = list(_pairs(_records(folder / "nqg_sentence_question.jsonl"), hidden))
+    pairs = list(_pairs(_records(folder / _PAIRED), hidden))
     groups = _with_negatives(squad, draw)
     drawn = draw.sample(_with_negatives(pairs, draw), min(_PAIRS, len(pairs)))
-    refused = _unanswerable(_records(folder / "squad_v2.0_dev_unanswerable.jsonl"))
+    refused = _unanswerable(_records(folder / _REFUSED))
     groups += drawn + draw.sample(refused, min(_UNANSWERABLE, len(refused)))
     draw.shuffle(groups)
     return groups
@@ -88,11 +152,17 @@ def load_groups(folder: Path, seed: int) -> list[Group]:
 
 def load_squad(folder: Path) -> list[tuple[Group, tuple[str, ...]]]:
     """SQuAD 1.1 with the answers of each question; the held-out articles are among them."""
-    return list(_squad(_records(folder / "squad_v1.1_dev.jsonl")))
+    return list(_squad(_records(folder / _SQUAD)))
 
 
 def _word_key(sentence: str) -> str:
     return " ".join(words(sentence))
+
+
+def _evaluated(record: dict[str, Any]) -> Iterator[str]:
+    yield record["question"]
+    for passage in record["passages"]:
+        yield from _split(passage["text"])
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
