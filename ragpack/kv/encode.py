@@ -19,6 +19,7 @@ from ragpack.errors import CompressionError
 from ragpack.kv.layout import KVLayout
 from ragpack.kv.rope import frequencies
 from ragpack.kv.tensors import LABELS, to_array
+from ragpack.models.batches import equal_batches, filled, token_batches
 from ragpack.types import KVArtifact
 
 if TYPE_CHECKING:
@@ -99,9 +100,14 @@ class KVEncoder:
         if longest > self.room:
             raise CompressionError(f"{longest} tokens in a passage, room for {self.room}")
         made: dict[int, KVArtifact] = {}
-        for batch in _batches(passages):
+        for batch in self._batches(list(map(len, passages))):
             made.update(zip(batch, self._encode([passages[i] for i in batch]), strict=True))
         return [made[i] for i in range(len(passages))]
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """On a CPU of equal lengths, so that the KV's bits do not depend on what is beside it."""
+        split = equal_batches if self.model.device.type == "cpu" else token_batches
+        return split(lengths, _BATCH_TOKENS)
 
     def _encode(self, passages: Sequence[Sequence[int]]) -> Iterator[KVArtifact]:
         """A batch of similar lengths, padded on the right where nothing looks."""
@@ -110,15 +116,16 @@ class KVEncoder:
             keys, values = (part[:, :, :0] for part in self.prefix)
             yield from (self._artifact(keys, values, ()) for _ in passages)
             return
-        ids = torch.zeros(len(passages), width, dtype=torch.long)
-        for row, passage in enumerate(passages):
+        rows = filled(passages)
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        for row, passage in enumerate(rows):
             ids[row, : len(passage)] = torch.tensor(passage, dtype=torch.long)
         with torch.inference_mode():
-            cache = _expanded(self._before, len(passages))
+            cache = _expanded(self._before, len(rows))
             self._forward(ids, cache, self.start)
-        keys, values = _stacked(cache)
+        keys, values = _stacked(cache, self.start)
         for row, passage in enumerate(passages):
-            span = slice(self.start, self.start + len(passage))
+            span = slice(len(passage))
             yield self._artifact(keys[:, row, :, span], values[:, row, :, span], passage)
 
     def _forward(self, ids: Tensor, cache: DynamicCache, start: int) -> None:
@@ -141,25 +148,16 @@ class KVEncoder:
         )
 
 
-def _stacked(cache: DynamicCache) -> tuple[Tensor, Tensor]:
-    """Keys and values of all layers, each [layers, rows, kv_heads, tokens, head_dim]."""
+def _stacked(cache: DynamicCache, start: int = 0) -> tuple[Tensor, Tensor]:
+    """Keys and values from ``start`` on, each [layers, rows, kv_heads, tokens, head_dim]."""
     keys, values, _ = zip(*cache, strict=True)
-    return torch.stack(keys), torch.stack(values)
+    return (
+        torch.stack([layer[..., start:, :] for layer in keys]),
+        torch.stack([layer[..., start:, :] for layer in values]),
+    )
 
 
 def _expanded(prefix: tuple[Tensor, Tensor], rows: int) -> DynamicCache:
     """A cache that holds the prefix in every row; its layers never crop to a window."""
     keys, values = (part[:, None].expand(-1, rows, -1, -1, -1) for part in prefix)
     return DynamicCache(list(zip(keys, values, strict=True)))
-
-
-def _batches(passages: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Indices in batches of similar lengths, each of a bounded number of padded tokens."""
-    batch: list[int] = []
-    for index in sorted(range(len(passages)), key=lambda i: len(passages[i])):
-        if batch and (len(batch) + 1) * len(passages[index]) > _BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

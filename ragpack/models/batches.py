@@ -1,8 +1,15 @@
 """Batches of similar length, so that little is spent on padding."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TypeVar
 
-__all__ = ["token_batches"]
+__all__ = ["LEAST_TOKENS", "equal_batches", "filled", "token_batches"]
+
+LEAST_TOKENS = 16
+"""A product of fewer rows takes another path through a CPU's kernels, and rounds differently."""
+
+Row = TypeVar("Row")
 
 
 def token_batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
@@ -21,3 +28,22 @@ def token_batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
         batch.append(row)
     if batch:
         yield batch
+
+
+def equal_batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Row numbers in batches of one length each, of at most ``limit`` tokens or a single row.
+
+    Nothing is padded, so a row's result has the same bits whatever stands beside it: on a CPU, as
+    long as a batch has :data:`LEAST_TOKENS` (see :func:`filled`).
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    for length, rows in groupby(order, key=lengths.__getitem__):
+        same = list(rows)
+        size = max(1, limit // max(1, length))
+        yield from (same[start : start + size] for start in range(0, len(same), size))
+
+
+def filled(rows: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
+    """Rows of one length, repeated as a whole until they have :data:`LEAST_TOKENS`."""
+    tokens = max(1, sum(map(len, rows)))
+    return list(rows) * -(-LEAST_TOKENS // tokens)

@@ -1,6 +1,6 @@
 """Sentence encoders: texts to vectors, batched by tokens, the same for every order of calls."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ragpack.digest import digest_fields
 from ragpack.errors import ConfigError, UnsupportedModel
-from ragpack.models.batches import token_batches
+from ragpack.models.batches import equal_batches, filled, token_batches
 from ragpack.models.checkpoint import checkpoint_folder, quiet_progress
 from ragpack.models.device import best_device
 from ragpack.models.digests import tokenizer_digest, weights_digest
@@ -84,8 +84,9 @@ def _limit(model: SentenceTransformer, max_tokens: int, name: str) -> None:
 class SentenceEncoder:
     """A text encoder over sentence-transformers; may be called from several threads.
 
-    A text's vector does not depend on its neighbours in a call beyond rounding: on unit vectors
-    in float32 less than 1e-6 per element, from the shape of the batch.
+    On a CPU a text's vector has the same bits whatever stands beside it in a call: only texts of
+    equal length share a batch, without padding. On a GPU, where small batches are slow, the shape
+    of the batch may move an element of a unit vector by 1e-6.
     """
 
     def __init__(self, model: SentenceTransformer, name: str, weights: str, tokenizer: str) -> None:
@@ -93,14 +94,19 @@ class SentenceEncoder:
         self._name = name
         self._digests = weights, tokenizer
         self._dim, self._tokenizer = _width_and_tokenizer(model, name)
-        on_cpu = self._model.device.type == "cpu"
-        self._batch_tokens = _CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS
+        self._on_cpu = self._model.device.type == "cpu"
         self._prompt = model.prompts.get(model.default_prompt_name or "") or ""
 
     @property
     def dim(self) -> int:
         """Width d of a vector."""
         return self._dim
+
+    @property
+    def window(self) -> int:
+        """Tokens of a text that are read: the model's limit without special tokens."""
+        limit: int = self._model.max_seq_length
+        return limit - self._tokenizer.num_special_tokens_to_add(is_pair=False)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -128,9 +134,14 @@ class SentenceEncoder:
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         clean = [self._prompt + model_text(text) for text in texts]
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
-        for rows in token_batches([len(ids) for ids in tokens], self._batch_tokens):
-            vectors[rows] = self._forward([tokens[row] for row in rows])
+        for rows in self._batches([len(ids) for ids in tokens]):
+            vectors[rows] = self._forward(filled([tokens[row] for row in rows]))[: len(rows)]
         return vectors
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        if self._on_cpu:
+            return equal_batches(lengths, _CPU_BATCH_TOKENS)
+        return token_batches(lengths, _GPU_BATCH_TOKENS)
 
     def _forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         device = self._model.device

@@ -119,6 +119,16 @@ def test_what_is_stored_does_not_depend_on_the_recipe(checkpoint):
     assert _packer(Ape(checkpoint), store).pack(QUERY, PASSAGES).report.hits == 3
 
 
+def test_kv_has_the_same_bits_whatever_is_encoded_beside_it(checkpoint):
+    method = KvReuse(checkpoint, dtype="f32")
+    passages = [Passage(str(n), "word " * n) for n in (1, 2, 3, 40, 40, 90)] + PASSAGES
+    together = method.compress(passages, None)
+    for passage, artifact in zip(passages, together, strict=True):
+        (alone,) = method.compress([passage], None)
+        assert artifact.keys.tobytes() == alone.keys.tobytes()
+        assert artifact.values.tobytes() == alone.values.tobytes()
+
+
 def test_another_prefix_model_or_precision_is_a_miss(checkpoint, make_checkpoint):
     makers = [
         Ape(checkpoint),
