@@ -9,7 +9,8 @@ from pydantic import ConfigDict, InstanceOf
 
 from ragpack import config
 from ragpack.protocols import Packer
-from ragpack.retrievers.langchain.step import PackInput, PackStep, at_least_one
+from ragpack.retrievers.langchain.step import PackInput, PackStep
+from ragpack.retrievers.refill import at_least_one
 
 __all__ = ["RagpackCompressor"]
 

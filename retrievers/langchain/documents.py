@@ -1,24 +1,13 @@
 """LangChain's documents at ragpack's border: passages on the way in, kept text on the way out."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
 from langchain_core.documents import Document
 
-from ragpack.report import PackedContext, PassageReport
-from ragpack.types import Passage, Segment
+from ragpack.retrievers.refill import METADATA_KEY, Kept
+from ragpack.types import Passage
 
-__all__ = ["METADATA_KEY", "Packed", "as_passages", "packed_documents"]
-
-METADATA_KEY = "ragpack"
-"""Where a packed document's metadata says what was kept of it and at what cost."""
-
-
-class Packed(NamedTuple):
-    """A packed document and what it was made of: one document, or several for a summary."""
-
-    document: Document
-    sources: Sequence[Document]
+__all__ = ["as_passages", "packed_document"]
 
 
 def as_passages(documents: Sequence[Document], title_key: str | None = None) -> list[Passage]:
@@ -40,24 +29,23 @@ def as_passages(documents: Sequence[Document], title_key: str | None = None) -> 
     ]
 
 
-def packed_documents(
-    documents: Sequence[Document], passages: Sequence[Passage], packed: PackedContext
-) -> list[Packed]:
-    """The documents of which something was kept, in order.
+def packed_document(kept: Kept, sources: Mapping[str, Document]) -> Document:
+    """A document with the kept text, and one metadata field more.
 
-    Each has the kept text as its content, the id and metadata of its source, and one metadata
-    field more. The summary of several documents has no id and names its sources there.
+    It has id and metadata of its source. The summary of several documents has no id and names its
+    sources there.
+
+    Args:
+        kept: what was kept.
+        sources: the documents by the ids of their passages.
     """
-    by_id = {p.id: document for p, document in zip(passages, documents, strict=True)}
-    rows = {row.id: row for row in packed.report.passages}
-    call = {"method": packed.report.method, "ms": round(sum(packed.report.ms.values()), 3)}
-    return [
-        _copy(by_id[segment.passage.id], segment, _account([rows[segment.passage.id]]) | call)
-        if segment.passage.id in by_id
-        else _summary(documents, segment, _account(packed.report.passages) | call)
-        for segment in packed.segments
-        if segment.kept_text.strip()
-    ]
+    first, *others = [sources[passage.id] for passage in kept.sources]
+    text = kept.segment.kept_text
+    if kept.segment.passage.id in sources:
+        metadata = {**first.metadata, METADATA_KEY: kept.account}
+        return first.model_copy(update={"page_content": text, "metadata": metadata})
+    named = [{"id": source.id, "metadata": source.metadata} for source in (first, *others)]
+    return Document(text, metadata={METADATA_KEY: kept.account | {"sources": named}})
 
 
 def _names(documents: Sequence[Document]) -> list[str]:
@@ -81,24 +69,3 @@ def _title(document: Document, key: str | None) -> str:
 def _score(document: Document) -> float | None:
     score = document.metadata.get("score")
     return float(score) if isinstance(score, int | float) else None
-
-
-def _copy(source: Document, segment: Segment, account: dict[str, Any]) -> Packed:
-    metadata = {**source.metadata, METADATA_KEY: account}
-    update = {"page_content": segment.kept_text, "metadata": metadata}
-    return Packed(source.model_copy(update=update), [source])
-
-
-def _summary(sources: Sequence[Document], segment: Segment, account: dict[str, Any]) -> Packed:
-    named = [{"id": source.id, "metadata": source.metadata} for source in sources]
-    metadata = {METADATA_KEY: account | {"sources": named}}
-    return Packed(Document(segment.kept_text, metadata=metadata), sources)
-
-
-def _account(rows: Sequence[PassageReport]) -> dict[str, Any]:
-    """The account of one passage, or of several that were packed into one segment."""
-    account = rows[0].to_dict()
-    del account["id"]  # the document has it
-    before, after = sum(row.tokens_in for row in rows), sum(row.tokens_out for row in rows)
-    rate = round(after / before, 4) if before else 1.0
-    return account | {"tokens_in": before, "tokens_out": after, "rate": rate}

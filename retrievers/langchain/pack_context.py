@@ -12,7 +12,8 @@ from ragpack.models.prompt import INSTRUCTION
 from ragpack.protocols import Packer
 from ragpack.retrievers.langchain.documents import as_passages
 from ragpack.retrievers.langchain.packed_prompt import PackedPrompt
-from ragpack.retrievers.langchain.step import REPORT_EVENT, at_least_one
+from ragpack.retrievers.langchain.step import REPORT_EVENT
+from ragpack.retrievers.refill import at_least_one
 
 __all__ = ["PackContext"]
 

@@ -16,7 +16,8 @@ from ragpack import config
 from ragpack.protocols import Packer, Retriever
 from ragpack.retrievers.langchain.base import asking_for
 from ragpack.retrievers.langchain.search_retriever import SearchRetriever
-from ragpack.retrievers.langchain.step import PackInput, PackStep, at_least_one
+from ragpack.retrievers.langchain.step import PackInput, PackStep
+from ragpack.retrievers.refill import at_least_one
 from ragpack.tracing import span
 
 __all__ = ["PackedRetriever"]
