@@ -4,7 +4,7 @@ import { choose, estimate, range } from "./cut.js";
 import { count, element, milliseconds, plural } from "./dom.js";
 import { slicer } from "./passages.js";
 
-const STEPS = 200; // of the score slider
+const MARGIN = 0.005; // of the range of scores: how far beyond them the slider goes
 
 /** A column that waits for its method. */
 export function waiting(method) {
@@ -200,10 +200,11 @@ function scoreSlider({ method, passages }, start) {
   const bounds = range(passages);
   if (!bounds) return null;
   const [low, high] = bounds;
-  const step = (high - low) / STEPS || 1;
+  const margin = (high - low) * MARGIN || 1;
+  const [least, most] = [low - margin, high + margin];
   const id = `score-${method}`;
-  const input = element("input", { type: "range", id, min: low, max: high + step, step });
-  input.value = String(Math.min(Math.max(start, low), high + step));
+  const input = element("input", { type: "range", id, min: least, max: most, step: "any" });
+  input.value = String(Math.min(Math.max(start, least), most));
   const output = element("output", { for: id, "aria-live": "off" });
   const label = element("label", { for: id }, "Least score");
   const node = element("div", { class: "slider", hidden: true }, label, input, output);
