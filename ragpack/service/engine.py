@@ -10,19 +10,22 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from ragpack import registry
-from ragpack.errors import CacheUnavailable, RagpackError
+from ragpack import config, registry
+from ragpack.cache import ArtifactCache
+from ragpack.errors import CacheUnavailable, ConfigError, RagpackError
 from ragpack.models import load_encoder, load_token_counter
+from ragpack.models.dense import DenseEncoder
 from ragpack.pipeline import ContextPacker
-from ragpack.protocols import Compressor
+from ragpack.protocols import Compressor, TextEncoder
 from ragpack.report import PackedContext
 from ragpack.selection import Selection
 from ragpack.service.batching import MergingEncoder
 from ragpack.service.caller import Caller
 from ragpack.service.catalogue import Catalogue
 from ragpack.service.choice import Weighing, tuned
+from ragpack.service.indexes import Indexes
+from ragpack.service.jobs import Jobs
 from ragpack.service.metrics import Metrics
-from ragpack.service.problems import Problem
 from ragpack.service.schemas import MethodChoice
 from ragpack.service.settings import Settings
 from ragpack.types import Passage
@@ -73,10 +76,14 @@ class Engine:
         self.metrics = metrics
         encoder = load_encoder(settings.encoder)
         self._merging = MergingEncoder(encoder, metrics) if settings.batching else None
-        self.methods = Catalogue(settings.methods, self._merging or encoder)
+        self._encoder: TextEncoder = self._merging or encoder
+        self.methods = Catalogue(settings.methods, self._encoder)
+        self.indexes = Indexes(settings.indexes, self._encoder)
+        self.jobs = Jobs()
         self.store = registry.open_store(settings.store)
         self._counter = load_token_counter(settings.tokenizer)
         self._packers: dict[tuple[str, str], _Packer] = {}
+        self._vectors: dict[str, ArtifactCache] = {}
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(settings.limits.threads, "ragpack-serve")
         self._models = "loading"
@@ -113,13 +120,45 @@ class Engine:
                 packer.metrics = self.metrics
             return packer
 
-    def search(self, index: str, namespace: str, query: str, k: int) -> list[Passage]:
-        """The ``k`` best passages of an index of ``namespace``.
+    def storing(self, method: str, namespace: str) -> ArtifactCache:
+        """The cache of a method that can be computed before any query is known.
 
         Raises:
-            Problem: there is no such index.
+            UnknownPluginError: no such method.
+            UnsupportedModel: the method cannot run here.
+            ConfigError: it reads the query, or stores nothing.
         """
-        raise Problem(404, "NotFound", f"there is no index {index!r}")
+        compressor = self.methods[method]
+        if compressor.query_aware or not compressor.cached:
+            why = "reads the query" if compressor.query_aware else "stores nothing"
+            raise ConfigError(f"{method} {why}: nothing of it can be computed beforehand")
+        return self._shared(method, namespace).cache
+
+    def forget(self, passage: Passage, namespace: str) -> int:
+        """Delete what is stored for a passage without regard to a query; how much there was.
+
+        Raises:
+            CacheUnavailable: the store does not answer.
+        """
+        able = [method.compressor for method in self.methods.all() if method.compressor]
+        names = [method.name for method in able if method.cached and not method.query_aware]
+        caches = [self.vectors(namespace), *(self.storing(name, namespace) for name in names)]
+        keys = [str(cache.keys([passage])[0]) for cache in caches]
+        found = sum(self.store.contains_many(keys))
+        self.store.delete_many(keys)
+        return found
+
+    def vectors(self, namespace: str) -> ArtifactCache:
+        """The cache of the vectors that indexes hold."""
+        with self._lock:
+            if (cache := self._vectors.get(namespace)) is None:
+                cache = self._vectors[namespace] = ArtifactCache(
+                    DenseEncoder(self._encoder),
+                    self.store,
+                    namespace=namespace,
+                    secret=config.secret(),
+                )
+            return cache
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``function`` in a thread, in the request's context, so that traces hang together."""
@@ -163,6 +202,9 @@ class Engine:
     def close(self) -> None:
         """Finish what is under way and close the store."""
         self._threads.shutdown()
+        self.jobs.close()
+        for cache in self._vectors.values():
+            cache.close()
         for packer in self._packers.values():
             packer.close()
         if self._merging is not None:

@@ -10,13 +10,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ragpack import errors
+from ragpack.service.schemas import ProblemShape
 
-__all__ = ["Problem", "install", "problem_response"]
+__all__ = ["Problem", "install", "problem_of", "problem_response", "said", "shape_of"]
 
 _log = logging.getLogger(__name__)
 
 _STATUS: tuple[tuple[type[errors.RagpackError], int], ...] = (
     (errors.CacheUnavailable, 503),
+    (errors.CompressionTimeout, 503),
     (errors.RagpackError, 422),
 )
 _TITLES = {
@@ -26,6 +28,7 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     408: "The request came too slowly",
+    409: "In conflict with what is there",
     413: "Too large",
     415: "Unsupported media type",
     422: "The request cannot be used",
@@ -33,6 +36,7 @@ _TITLES = {
     500: "The service failed",
     503: "Not available at the moment",
 }
+_ALWAYS = (400, 401, 408, 413, 415, 422, 429)
 
 
 class Problem(HTTPException):
@@ -53,7 +57,7 @@ class Problem(HTTPException):
     ) -> None:
         super().__init__(status, detail, headers)
         self.code = code
-        self.errors = list(errors)
+        self.errors = [dict(row) for row in errors]
 
 
 def install(app: FastAPI) -> None:
@@ -64,20 +68,41 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _bug)
 
 
+def said(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses for problems that any route may answer with, and for ``statuses``."""
+    schema = {"$ref": f"#/components/schemas/{ProblemShape.__name__}"}
+    content = {"application/problem+json": {"schema": schema}}
+    return {
+        status: {"description": _TITLES[status], "content": content}
+        for status in sorted({*_ALWAYS, *statuses})
+    }
+
+
+def problem_of(error: Problem | errors.RagpackError) -> Problem:
+    """``error`` as a problem."""
+    if isinstance(error, Problem):
+        return error
+    status = next(code for kind, code in _STATUS if isinstance(error, kind))
+    return Problem(status, type(error).__name__, str(error))
+
+
+def shape_of(problem: Problem, request_id: str = "") -> ProblemShape:
+    """``problem`` as clients read it."""
+    return ProblemShape(
+        type=f"urn:ragpack:{problem.code}",
+        title=_TITLES.get(problem.status_code, "Refused"),
+        status=problem.status_code,
+        detail=str(problem.detail),
+        code=problem.code,
+        request_id=request_id,
+        errors=problem.errors or None,
+    )
+
+
 def problem_response(problem: Problem, request_id: str = "") -> JSONResponse:
     """The response for ``problem``."""
-    status = problem.status_code
-    content: dict[str, Any] = {
-        "type": f"urn:ragpack:{problem.code}",
-        "title": _TITLES.get(status, "Refused"),
-        "status": status,
-        "detail": str(problem.detail),
-        "code": problem.code,
-        "request_id": request_id,
-    }
-    if problem.errors:
-        content["errors"] = problem.errors
-    return JSONResponse(content, status, problem.headers, "application/problem+json")
+    content = shape_of(problem, request_id).model_dump(exclude_none=True)
+    return JSONResponse(content, problem.status_code, problem.headers, "application/problem+json")
 
 
 def _answer(request: Request, problem: Problem) -> JSONResponse:
@@ -104,8 +129,8 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 def _ragpack(request: Request, error: Exception) -> JSONResponse:
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 422)
-    return _answer(request, Problem(status, type(error).__name__, str(error)))
+    assert isinstance(error, errors.RagpackError)  # noqa: S101
+    return _answer(request, problem_of(error))
 
 
 def _bug(request: Request, error: Exception) -> JSONResponse:

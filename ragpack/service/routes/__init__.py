@@ -1,8 +1,17 @@
 """One file for each group of paths; a router is offered by being listed here."""
 
 from ragpack.service import page
-from ragpack.service.routes import catalog, compress, health, pack
+from ragpack.service.routes import batch, catalog, compress, health, index, pack, rerank
 
 __all__ = ["ROUTERS"]
 
-ROUTERS = (compress.router, pack.router, catalog.router, health.router, page.router)
+ROUTERS = (
+    compress.router,
+    batch.router,
+    pack.router,
+    rerank.router,
+    index.router,
+    catalog.router,
+    health.router,
+    page.router,
+)

@@ -10,21 +10,27 @@ from ragpack.service.body import JsonRoute
 from ragpack.service.caller import Caller
 from ragpack.service.choice import in_force
 from ragpack.service.engine import Engine
+from ragpack.service.problems import said
 from ragpack.service.results import facts_of, report_of, results_of
 from ragpack.service.schemas import CompressRequest, CompressResponse
 
-__all__ = ["compress", "router"]
+__all__ = ["compress", "compressed", "router"]
 
-router = APIRouter(prefix="/v1", tags=["compression"], route_class=JsonRoute)
+router = APIRouter(prefix="/v1", tags=["compression"], route_class=JsonRoute, responses=said())
 
 
 @router.post("/compress", summary="Compress passages for a question")
 async def compress(asked: CompressRequest, engine: EngineOf, caller: CallerOf) -> CompressResponse:
     """What is kept of each passage, in the order given, with tokens, cache result and times."""
-    return await engine.run(_compress, asked, engine, caller)
+    return await engine.run(compressed, asked, engine, caller)
 
 
-def _compress(asked: CompressRequest, engine: Engine, caller: Caller) -> CompressResponse:
+def compressed(asked: CompressRequest, engine: Engine, caller: Caller) -> CompressResponse:
+    """The response to one request.
+
+    Raises:
+        Problem, RagpackError: the request cannot be used.
+    """
     packer = engine.packer(asked, caller, weighing=asked.scores)
     passages = admit(asked.query, asked.passages, caller, engine.settings.limits)
     packed = packer.pack(asked.query, passages, budget=asked.budget)

@@ -11,17 +11,17 @@ from ragpack.service.admission import admit
 from ragpack.service.body import JsonRoute
 from ragpack.service.caller import Caller
 from ragpack.service.engine import Engine
-from ragpack.service.problems import Problem
+from ragpack.service.problems import Problem, said
 from ragpack.service.results import facts_of, report_of, results_of
 from ragpack.service.schemas import Message, PackRequest, PackResponse
 from ragpack.types import Passage
 
 __all__ = ["pack", "router"]
 
-router = APIRouter(prefix="/v1", tags=["compression"], route_class=JsonRoute)
+router = APIRouter(prefix="/v1", tags=["compression"], route_class=JsonRoute, responses=said())
 
 
-@router.post("/pack", summary="Pack passages into one context")
+@router.post("/pack", summary="Pack passages into one context", responses=said(404, 409))
 async def pack(asked: PackRequest, engine: EngineOf, caller: CallerOf) -> PackResponse:
     """The context as a string, or as chat messages; from the passages given or from an index."""
     if (asked.passages is None) == (asked.index is None):
@@ -45,7 +45,8 @@ def _pack(asked: PackRequest, engine: Engine, caller: Caller) -> PackResponse:
 
 def _passages(asked: PackRequest, engine: Engine, caller: Caller) -> list[Passage]:
     if asked.index is not None:
-        return engine.search(asked.index, caller.namespace, asked.query, asked.k)
+        admit(asked.query, [], caller, engine.settings.limits)
+        return engine.indexes.search(caller.namespace, asked.index, asked.query, asked.k)
     return admit(asked.query, asked.passages or [], caller, engine.settings.limits)
 
 

@@ -1,0 +1,156 @@
+"""Requests per second and latency of the service, under wrk; every arm in the same run.
+
+Twenty passages of the sample handbook, cached, ``recomp-extractive``, another query in every
+request. Two servers run side by side, one that merges the requests' runs of the encoder and one
+that does not, and are loaded in turn. The overhead is that of one connection against the same
+engine called in this process. Needs wrk on the PATH. Run from the repository's root:
+
+    OMP_NUM_THREADS=1 python benchmarks/rest_load.py --runs 3 --store redis://127.0.0.1:6379/0
+"""
+
+import itertools
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from common import interleave, parser, report, spread
+
+from ragpack import ContextPacker, Passage
+from ragpack.cli.demo import handbook, questions
+from ragpack.corpus import read_passages
+
+_SERVER = """
+import sys
+from ragpack.service import Settings
+from ragpack.service.server import make_server
+port, store, batching = sys.argv[1:]
+settings = Settings(store=store, methods=("recomp-extractive",), batching=batching == "on")
+make_server(settings, "127.0.0.1", int(port)).run()
+"""
+_LUA = """
+local count, thread = 0, 0
+function setup(t) thread = thread + 1; t:set("id", thread) end
+function request()
+  count = count + 1
+  local query = queries[(count %% #queries) + 1] .. " " .. id .. "-" .. count
+  return wrk.format("POST", "/v1/compress", {["Content-Type"] = "application/json"},
+    '{"query": "' .. query .. '", "top_n": 12, "passages": ' .. passages .. '}')
+end
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.stderr:write(string.format('{"requests": %%d, "seconds": %%f, "p50": %%f, "p99": %%f, "failed": %%d}',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
+    latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
+end
+passages = %s
+queries = %s
+"""
+
+
+@contextmanager
+def serving(store: str, batching: str) -> Iterator[str]:
+    """A server process; its address once it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", _SERVER, str(port), store, batching]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            try:
+                if httpx.get(f"{address}/readyz", timeout=60).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def load(address: str, script: Path, connections: int, seconds: int) -> dict[str, Any]:
+    """What wrk measured."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+    done = subprocess.run([*command, "-s", script, address], capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stderr)
+    return found | {"per_second": found["requests"] / found["seconds"]}
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the rounds, and every failure."""
+    names = ("per_second", "p50", "p99")
+    return {name: spread([row[name] for row in rows]) for name in names} | {
+        "failed": sum(row["failed"] for row in rows)
+    }
+
+
+def overhead(address: str, store: str, passages: list[Passage], runs: int) -> dict[str, Any]:
+    """One connection against the same engine in this process, in turn."""
+    asked = (f"{sample['question']} {n}" for n in itertools.count() for sample in questions())
+    body = [{"id": p.id, "title": p.title, "text": p.text} for p in passages]
+    with httpx.Client(base_url=address, timeout=60) as client, ContextPacker(
+        "recomp-extractive", store=store, top_n=12
+    ) as packer:
+
+        def over_http() -> None:
+            given = {"query": next(asked), "passages": body, "top_n": 12}
+            client.post("/v1/compress", json=given).raise_for_status()
+
+        times = interleave(
+            {"http": over_http, "python": lambda: packer.pack(next(asked), passages)}, runs
+        )
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {name: spread(values) for name, values in times.items()} | {
+        "http_minus_python_ms": round(medians["http"] - medians["python"], 3)
+    }
+
+
+def main() -> None:
+    """Load both servers in turn at each number of connections."""
+    options = parser(__doc__)
+    options.set_defaults(runs=3)
+    options.add_argument("--store", help="store URL; an embedded store in a temporary folder")
+    options.add_argument("--connections", type=int, nargs="*", default=[1, 8, 64])
+    options.add_argument("--seconds", type=int, default=8)
+    chosen = options.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is not on the PATH (Debian, Ubuntu: apt-get install wrk)")
+    with handbook() as corpus:
+        passages = random.Random(chosen.seed).sample(read_passages(corpus), 20)
+    asked = [sample["question"] for sample in questions()]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = chosen.store or f"lmdb://{folder / 'store'}"
+        body = json.dumps([{"id": p.id, "title": p.title, "text": p.text} for p in passages])
+        script = folder / "load.lua"
+        lua = "{" + ", ".join(map(json.dumps, asked)) + "}"
+        script.write_text(_LUA % (f"[==[{body}]==]", lua), encoding="utf-8")
+        on = stack.enter_context(serving(store, "on"))
+        off = stack.enter_context(serving(store, "off"))
+        figures: dict[str, Any] = {"overhead": overhead(on, store, passages, 50)}
+        for connections in chosen.connections:
+            rounds: dict[str, list[dict[str, Any]]] = {"on": [], "off": []}
+            for _ in range(chosen.runs):
+                for name, address in (("on", on), ("off", off)):
+                    rounds[name].append(load(address, script, connections, chosen.seconds))
+            arms = {name: summary(rows) for name, rows in rounds.items()}
+            ratio = arms["on"]["per_second"]["median"] / arms["off"]["per_second"]["median"]
+            figures[f"{connections} connections"] = arms | {"times_with_batching": round(ratio, 2)}
+    report(figures)
+
+
+if __name__ == "__main__":
+    main()
