@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench redis clean
+.PHONY: help demo test lint bench redis chromium clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ help: ## show this list
 demo: $(VENV)/stamp-demo ## install, index the sample handbook, answer a question from it
 	RAGPACK_HOME=.ragpack $(BIN)/ragpack demo
 
-test: $(VENV)/stamp-dev redis ## run every test (ARGS="-k frame" picks some)
+test: $(VENV)/stamp-dev redis chromium ## run every test (ARGS="-k frame" picks some)
 	$(BIN)/pytest $(ARGS)
 
 lint: $(VENV)/stamp-dev ## check style and types
@@ -41,6 +41,17 @@ redis: ## install redis-server, where this machine lets us
 	  echo "                 conda install redis-server           (without root)" >&2; \
 	  exit 1; \
 	fi
+
+chromium: ## install a browser, where this machine lets us
+	@for name in chromium chromium-browser google-chrome; do \
+	  if command -v $$name >/dev/null; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends chromium fonts-liberation && exit 0; \
+	fi; \
+	echo "No Chromium on PATH, so the tests of the page will be skipped. To have them run:" >&2; \
+	echo "  sudo apt-get install chromium   (Debian; elsewhere your system's chromium package)" >&2
 
 clean: ## remove build outputs, caches and the demo's models and store (keeps .venv)
 	rm -rf build dist *.egg-info .ragpack .hypothesis .mypy_cache .pytest_cache .ruff_cache
