@@ -7,7 +7,6 @@ is looked up.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from ragpack.account import LEFT_OUT, Outcome
 from ragpack.cache import Lookup
@@ -75,7 +74,7 @@ class Selection:
         try:
             choices = self._choices(query, [passages[i] for i in usable], artifacts, budget)
             for i, choice in zip(usable, choices, strict=True):
-                outcomes[i] = replace(outcomes[i], choice=choice)
+                outcomes[i] = Outcome(passages[i], looked[i], choice, (passages[i],))
         except Exception as error:  # fail open: the original text is always an answer
             if self._strict:
                 raise
