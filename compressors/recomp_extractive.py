@@ -21,7 +21,7 @@ from ragpack import models
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.errors import ConfigError
 from ragpack.protocols import Compressor, TextEncoder
-from ragpack.ranking import ranked
+from ragpack.ranking import ranked, relevance
 from ragpack.sentences import SPLITTER, sentence_spans
 from ragpack.text import model_text
 from ragpack.types import Artifact, EmbedsArtifact, Fingerprint, Kind, Passage, Span, TextArtifact
@@ -130,8 +130,14 @@ class RecompExtractive(Compressor):
     def relevance(
         self, query: str, passages: Sequence[Passage], artifacts: Sequence[Artifact]
     ) -> list[float]:
-        """The largest dot product of each passage; that of unit vectors is a cosine."""
-        return [float(row.max(initial=-np.inf)) for row in self._products(query, artifacts)]
+        """The largest dot product of each passage, or of a sentence that mentions its title.
+
+        Dot products of unit vectors are cosines. Without ``ranking`` mentions do not count.
+        """
+        rows = [row.tolist() for row in self._products(query, artifacts)]
+        if self.ranking:
+            return relevance(passages, _spans(artifacts), rows)
+        return [max(row, default=-math.inf) for row in rows]
 
     def select(
         self,
@@ -144,7 +150,7 @@ class RecompExtractive(Compressor):
         products = self._products(query, artifacts)
         if not products:
             return []
-        spans = [cast(EmbedsArtifact, artifact).spans for artifact in artifacts]
+        spans = _spans(artifacts)
         scores = products
         if self.ranking:
             rows = ranked(query, passages, spans, [row.tolist() for row in products])
@@ -184,6 +190,10 @@ class RecompExtractive(Compressor):
         return model_text(
             f"{passage.title} {sentence}" if self.title and passage.title else sentence
         )
+
+
+def _spans(artifacts: Sequence[Artifact]) -> list[tuple[Span, ...]]:
+    return [cast(EmbedsArtifact, artifact).spans for artifact in artifacts]
 
 
 def _dot(vectors: NDArray[Any], query: NDArray[np.float32]) -> NDArray[np.float32]:

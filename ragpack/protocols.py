@@ -95,9 +95,9 @@ class Compressor(ABC):
     ) -> list[float]:
         """How much each passage has to do with the query, in order; called only if it judges.
 
-        A passage's value depends on itself and the query alone, so that a threshold means the same
-        in every request. Unless overridden it is the best score in the stored artifact, on the
-        method's own scale; -inf where there is none.
+        On the method's own scale, which does not depend on the request, so that a threshold means
+        the same in each. Unless overridden it is the best score in the stored artifact; -inf where
+        there is none.
         """
         return [max(getattr(artifact, "scores", ()), default=-math.inf) for artifact in artifacts]
 

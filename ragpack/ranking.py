@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 
 from ragpack.types import Passage, Span
 
-__all__ = ["ranked"]
+__all__ = ["ranked", "relevance"]
 
 _WORDS, _PASSAGE, _FIRST, _LINK = 0.3, 0.3, 0.3, 0.5
 """Set by hand. Halving or doubling any one moves answer retention by at most three points."""
@@ -48,16 +48,35 @@ def ranked(
     if not flat:
         return [[] for _ in scores]
     low, width = min(flat), max(flat) - min(flat)
-    texts = [[p.text[slice(*span)] for span in own] for p, own in zip(passages, spans, strict=True)]
+    texts = _texts(passages, spans)
     base = [
         [(score - low) / (width or 1.0) + _WORDS * match for score, match in pairs]
         for pairs in map(zip, scores, _matches(query, passages, texts))
     ]
-    links = _links(passages, texts, base)
+    links = _links(passages, texts, base, otherwise=0.0)
     return [
         [low + width * value for value in _raised(row, link)]
         for row, link in zip(base, links, strict=True)
     ]
+
+
+def relevance(
+    passages: Sequence[Passage],
+    spans: Sequence[Sequence[Span]],
+    scores: Sequence[Sequence[float]],
+) -> list[float]:
+    """How relevant each passage is, on the scale of ``scores``; arguments as in :func:`ranked`.
+
+    It is the score of its best sentence, or of the best one elsewhere that mentions its title,
+    since a second hop need not resemble the query; -inf where there is neither.
+    """
+    links = _links(passages, _texts(passages, spans), scores, otherwise=-math.inf)
+    return [max([*row, link]) for row, link in zip(scores, links, strict=True)]
+
+
+def _texts(passages: Sequence[Passage], spans: Sequence[Sequence[Span]]) -> list[list[str]]:
+    pairs = zip(passages, spans, strict=True)
+    return [[passage.text[slice(*span)] for span in own] for passage, own in pairs]
 
 
 def _raised(row: Sequence[float], link: float) -> Iterator[float]:
@@ -68,9 +87,12 @@ def _raised(row: Sequence[float], link: float) -> Iterator[float]:
 
 
 def _links(
-    passages: Sequence[Passage], texts: Sequence[Sequence[str]], values: Sequence[Sequence[float]]
+    passages: Sequence[Passage],
+    texts: Sequence[Sequence[str]],
+    values: Sequence[Sequence[float]],
+    otherwise: float,
 ) -> list[float]:
-    """For each passage the best value of a sentence elsewhere that mentions its title, or 0."""
+    """For each passage the best value of a sentence elsewhere that mentions its title."""
     sentences = [
         (other, text.lower(), value)
         for other, (row, found) in enumerate(zip(texts, values, strict=True))
@@ -84,10 +106,10 @@ def _links(
                 for other, text, value in sentences
                 if other != own and name in text and _whole(name).search(text)
             ),
-            default=0.0,
+            default=otherwise,
         )
         if len(name) >= _SHORTEST_TITLE
-        else 0.0
+        else otherwise
         for own, name in enumerate(names)
     ]
 

@@ -19,6 +19,7 @@ Group = Literal["compressors", "cache_stores", "retrievers"]
 _WORD = {"compressors": "method", "cache_stores": "store", "retrievers": "retriever"}
 _EXTRA_OF_MODULE = {
     "accelerate": "demo",
+    "bm25s": "bench",
     "fastapi": "serve",
     "datasets": "corpus",
     "gguf": "demo",

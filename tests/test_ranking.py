@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragpack.ranking import ranked
+from ragpack.ranking import ranked, relevance
 from ragpack.sentences import sentence_spans
 from ragpack.types import Passage
 
@@ -29,6 +29,13 @@ def test_a_mention_by_an_irrelevant_sentence_raises_less() -> None:
     strong = rank([FILM, ACTOR, OTHER], [[0.0, 1.0], [0.3, 0.1], [1.0, 0.1]], query="")
     weak = rank([FILM, ACTOR, OTHER], [[0.0, 0.1], [0.3, 0.1], [1.0, 0.1]], query="")
     assert strong[1][1] > weak[1][1]
+
+
+def test_a_passage_is_as_relevant_as_its_best_sentence_or_the_best_that_names_it() -> None:
+    passages = [FILM, ACTOR, OTHER, Passage("none", "", title="Nobody")]
+    spans = [sentence_spans(passage.text) for passage in passages]
+    scores = [[0.2, 0.9], [-0.3, -0.1], [-0.3, -0.1], []]
+    assert relevance(passages, spans, scores) == [0.9, 0.9, -0.1, float("-inf")]
 
 
 def test_a_title_inside_another_word_is_no_mention() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import ragpack
-from ragpack.cli import cache, train
+from ragpack.cli import bench, cache, train
 from ragpack.cli.ask import ask
 from ragpack.cli.console import talk_logs
 from ragpack.cli.demo import demo
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 for command in (demo, index, pack, ask, serve, doctor):
     app.command()(command)
+app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")
 app.add_typer(train.app, name="train")
 

@@ -3,7 +3,9 @@
 import json
 import logging
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
@@ -22,9 +25,20 @@ from rich.text import Text
 from ragpack.report import PackedContext, PackReport
 from ragpack.types import Passage, Span
 
-__all__ = ["complain", "emit", "progress", "show_kept", "show_report", "talk", "talk_logs"]
+__all__ = [
+    "complain",
+    "counting",
+    "emit",
+    "progress",
+    "show_kept",
+    "show_report",
+    "talk",
+    "talk_logs",
+]
 
 talk = Console(stderr=True, highlight=False)
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 def emit(value: Any) -> None:
@@ -55,6 +69,36 @@ def progress(what: str) -> Progress:
         console=talk,
         disable=not talk.is_terminal,
     )
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar over ``total`` steps, or a line every ten seconds where stderr is no terminal.
+
+    Yields what is to be called after each step.
+    """
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=talk,
+        disable=not talk.is_terminal,
+    )
+    task = bar.add_task("", total=total)
+    done, said = 0, time.monotonic()
+
+    def advance() -> None:
+        nonlocal done, said
+        done += 1
+        bar.advance(task)
+        if not talk.is_terminal and time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            talk.print(f"{what}: {done} of {total}")
+
+    with bar:
+        yield advance
 
 
 def show_report(report: PackReport) -> None:
