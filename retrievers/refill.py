@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ragpack.errors import ConfigError
-from ragpack.report import PackedContext, PassageReport
-from ragpack.types import Passage, Segment
+from ragpack.report import PackedContext, PackReport, PassageReport
+from ragpack.types import Passage
 
 __all__ = ["METADATA_KEY", "Kept", "at_least_one", "pack_all", "pack_until"]
 
@@ -19,9 +19,9 @@ Pack = Callable[[Sequence[Passage]], PackedContext]
 
 
 class Kept(NamedTuple):
-    """What is kept of a passage, or for a summary of several, and the account of it."""
+    """The text that is kept of a passage, or that stands for several, and the account of it."""
 
-    segment: Segment
+    text: str
     sources: Sequence[Passage]
     account: dict[str, Any]
 
@@ -65,26 +65,30 @@ def at_least_one(name: str, value: int | None) -> None:
 
 
 def _kept(packed: PackedContext, passages: Sequence[Passage]) -> list[Kept]:
-    report = packed.report
-    call = {"method": report.method, "ms": round(sum(report.ms.values()), 3)}
+    report, kept = packed.report, []
     rows = {row.id: row for row in report.passages}
-    kept = []
     for segment in packed.segments:
-        if segment.kept_text.strip():
+        if (text := segment.kept_text).strip():
             own = rows.get(segment.passage.id)
             sources = passages if own is None else [segment.passage]
-            account = _account(report.passages if own is None else [own])
-            kept.append(Kept(segment, sources, account | call))
+            account = _account(report, report.passages if own is None else [own])
+            kept.append(Kept(text, sources, account))
     return kept
 
 
-def _account(rows: Sequence[PassageReport]) -> dict[str, Any]:
+def _account(report: PackReport, rows: Sequence[PassageReport]) -> dict[str, Any]:
     """The account of one passage, or of several that were packed into one segment."""
-    account = rows[0].to_dict()
-    del account["id"]  # who reads the account has it
-    before, after = sum(row.tokens_in for row in rows), sum(row.tokens_out for row in rows)
-    rate = round(after / before, 4) if before else 1.0
-    return account | {"tokens_in": before, "tokens_out": after, "rate": rate}
+    before, after = sum([row.tokens_in for row in rows]), sum([row.tokens_out for row in rows])
+    account = {
+        "method": report.method,
+        "kept": [list(span) for span in rows[0].kept],
+        "tokens_in": before,
+        "tokens_out": after,
+        "rate": round(after / before, 4) if before else 1.0,
+        "cache": rows[0].cache,
+        "ms": round(sum(report.ms.values()), 3),
+    }
+    return account | {"reason": rows[0].reason} if rows[0].reason else account
 
 
 def _without_twins(passages: Sequence[Passage]) -> list[Passage]:

@@ -40,12 +40,11 @@ def packed_document(kept: Kept, sources: Mapping[str, Document]) -> Document:
         sources: the documents by the ids of their passages.
     """
     first, *others = [sources[passage.id] for passage in kept.sources]
-    text = kept.segment.kept_text
-    if kept.segment.passage.id in sources:
+    if not others:
         metadata = {**first.metadata, METADATA_KEY: kept.account}
-        return first.model_copy(update={"page_content": text, "metadata": metadata})
+        return first.model_copy(update={"page_content": kept.text, "metadata": metadata})
     named = [{"id": source.id, "metadata": source.metadata} for source in (first, *others)]
-    return Document(text, metadata={METADATA_KEY: kept.account | {"sources": named}})
+    return Document(kept.text, metadata={METADATA_KEY: kept.account | {"sources": named}})
 
 
 def _names(documents: Sequence[Document]) -> list[str]:

@@ -66,7 +66,7 @@ def test_bypass_and_a_missing_question(monkeypatch, make_packer):
 def test_a_ragpack_index_as_retriever(handbook, encoder):
     index = FaissRetriever(encoder)
     index.add([Passage(d.id, d.page_content, d.metadata["title"]) for d in handbook[:8]])
-    nodes = SearchRetriever(index, k=3).retrieve("When was the company founded?")
+    nodes = SearchRetriever(index, similarity_top_k=3).retrieve("When was the company founded?")
     assert len(nodes) == 3
     assert nodes[0].node_id == "about-01"
     assert nodes[0].metadata["title"] == "How Corvane Instruments began"
