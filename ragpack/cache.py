@@ -97,6 +97,17 @@ class ArtifactCache:
         """
         return self.store.contains_many([str(key) for key in self.keys(passages, query)])
 
+    def forget(self, passages: Sequence[Passage]) -> int:
+        """Delete these passages' artifacts from the store; returns how many there were.
+
+        Raises:
+            CacheUnavailable: the store does not answer.
+        """
+        keys = [str(key) for key in self.keys(passages)]
+        held = [key for key, there in zip(keys, self.contains(passages), strict=True) if there]
+        self.store.delete_many(held)
+        return len(held)
+
     def flush(self) -> None:
         """Wait until everything computed so far is stored, or has failed to be."""
         with self._lock:

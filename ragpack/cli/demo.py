@@ -12,11 +12,12 @@ import typer
 from ragpack import config, registry
 from ragpack.cli.ask import answer_dict, plain_context
 from ragpack.cli.console import emit, show_kept, show_report, talk
-from ragpack.cli.index import build_index
+from ragpack.cli.index import run_plan
 from ragpack.cli.options import Json, open_index
+from ragpack.corpus import Corpus
 from ragpack.errors import ConfigError
 from ragpack.handoff import open_decoder
-from ragpack.index import IndexSummary
+from ragpack.index import IndexPlan, IndexSummary
 from ragpack.pipeline import ContextPacker
 from ragpack.report import PackedContext
 from ragpack.types import Answer
@@ -51,7 +52,8 @@ def demo(
     folder = config.home() / "demo-index"
     try:
         with handbook() as corpus:
-            indexed = build_index(corpus, folder, [config.DEFAULT_METHOD], store)
+            plan = IndexPlan(corpus=Corpus(corpus), folder=folder)
+            indexed = run_plan(plan, store).summary
         found = open_index(folder).search(query, _K)
         with ContextPacker(config.DEFAULT_METHOD, store=store) as packer:
             packed = packer.pack(query, found)

@@ -1,89 +1,38 @@
 """``ragpack index``: a corpus in, a searchable index and a warm store out."""
 
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ragpack import config, registry
-from ragpack.cache import ArtifactCache
-from ragpack.cli.console import complain, emit, progress, talk
+from ragpack.cli.console import complain, emit, talk
+from ragpack.cli.index_progress import indexing, show_estimate, show_result
 from ragpack.cli.options import Json, Namespace, Store
-from ragpack.corpus import read_jsonl
+from ragpack.corpus import Columns, Corpus
 from ragpack.errors import ConfigError, InputError
-from ragpack.index import Indexer, IndexSummary
-from ragpack.models import load_encoder
-from ragpack.models.dense import DenseEncoder
-from ragpack.pipeline import make_compressor
-from ragpack.protocols import CacheStore, Compressor
+from ragpack.index import IndexJob, IndexPlan, IndexResult, estimate
+from ragpack.protocols import CacheStore
 
-__all__ = ["build_index", "index"]
+__all__ = ["index", "run_plan"]
 
-
-def _precomputable(method: str) -> Compressor:
-    """The compressor called ``method``, if anything of it can be computed without a query.
-
-    Raises:
-        ConfigError: it reads the query, or stores nothing.
-    """
-    compressor = make_compressor(method, {})
-    if compressor.query_aware:
-        raise ConfigError(f"{method} reads the query, so nothing of it can be computed beforehand")
-    if not compressor.cached:
-        raise ConfigError(f"{method} stores nothing, so there is nothing to index for it")
-    return compressor
+_SHOWN = 20
 
 
-def build_index(
-    corpus: Path,
-    folder: Path,
-    methods: list[str],
-    store: CacheStore,
-    *,
-    encoder: str = config.DEFAULT_ENCODER,
-    factory: str = "Flat",
-    namespace: str | None = None,
-) -> IndexSummary:
-    """Index ``corpus`` into ``folder`` and ``store``; an index that is there is added to.
-
-    Raises:
-        InputError: the corpus cannot be read or holds no passage.
-        CacheUnavailable: the store cannot be written.
-        RetrievalError: the folder cannot be written, or holds another encoder's index.
-    """
-    text_encoder = load_encoder(encoder)
-    kind = registry.load("retrievers", "faiss")
-    exists = (folder / "manifest.json").exists()
-    retriever = kind.load(folder, text_encoder) if exists else kind(text_encoder, factory=factory)
-    compressors = [DenseEncoder(text_encoder), *(_precomputable(method) for method in methods)]
-    with ExitStack() as stack:
-        caches = [
-            ArtifactCache(
-                compressor,
-                store,
-                namespace=namespace or config.namespace(),
-                secret=config.secret(),
-            )
-            for compressor in compressors
-        ]
-        for cache in caches:
-            stack.callback(cache.close)
-        bar = stack.enter_context(progress("indexing"))
-        task = bar.add_task("", total=corpus.stat().st_size if corpus.exists() else None, done=0)
-        job = Indexer(retriever, caches[0], caches[1:])
-        summary = job.run(
-            read_jsonl(corpus), lambda done, at: bar.update(task, completed=at, done=done)
-        )
-    if not summary.passages:
-        reasons = "; ".join(str(bad) for bad in summary.failed[:3])
-        raise InputError(f"{corpus} holds no usable passage{': ' + reasons if reasons else ''}")
-    retriever.save(folder)
-    return summary
+def run_plan(plan: IndexPlan, store: CacheStore) -> IndexResult:
+    """Carry out a plan, with progress on stderr."""
+    job = IndexJob(plan)
+    with indexing(job) as show:
+        return job.run(store, show, _waiting)
 
 
 def index(
-    corpus: Annotated[Path, typer.Option("--corpus", help="JSON Lines file of passages.")],
+    corpus: Annotated[
+        Path,
+        typer.Option(
+            "--corpus", help="JSON Lines, Parquet, text, Markdown, a folder or a saved dataset."
+        ),
+    ],
     folder: Annotated[
         Path, typer.Option("--index", help="Folder to write the vector index to.")
     ] = Path("ragpack-index"),
@@ -94,38 +43,100 @@ def index(
     factory: Annotated[str, typer.Option("--factory", help="FAISS index factory.")] = "Flat",
     store: Store = None,
     namespace: Namespace = None,
+    id_field: Annotated[str | None, typer.Option("--id-field", help="Field of the id.")] = None,
+    text_field: Annotated[str | None, typer.Option("--text-field", help="… of the text.")] = None,
+    title_field: Annotated[
+        str | None, typer.Option("--title-field", help="… of the title.")
+    ] = None,
+    metadata: Annotated[
+        str | None, typer.Option("--metadata", help="Other fields to keep; all by default.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Most tokens of a passage, or auto, or none.")
+    ] = "auto",
+    overlap: Annotated[
+        int, typer.Option("--overlap", help="Tokens that neighbouring passages share.")
+    ] = 0,
+    language: Annotated[
+        str, typer.Option("--language", help="Of the sentence rules, unless a record says.")
+    ] = "en",
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove passages that are not in the corpus.")
+    ] = False,
+    failed: Annotated[
+        Path | None,
+        typer.Option("--failed", help="Dead-letter file; failed.jsonl in the index by default."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Estimate time, bytes and cost; write nothing.")
+    ] = False,
+    sample: Annotated[
+        int, typer.Option("--sample", min=1, help="Passages that --dry-run measures.")
+    ] = 64,
+    gb_price: Annotated[
+        float, typer.Option("--gb-price", min=0, help="Dollars per GB of Redis and month.")
+    ] = 10.0,
     json: Json = False,
 ) -> None:
     """Embed a corpus, build its vector index and precompute what methods need."""
-    chosen = [name for name in methods.split(",") if name]
+    fields = None if metadata is None else _names(metadata)
+    plan = IndexPlan(
+        corpus=Corpus(corpus, Columns(id_field, text_field, title_field, fields)),
+        folder=folder,
+        methods=_names(methods),
+        encoder=encoder,
+        factory=factory,
+        namespace=namespace,
+        split=_tokens(split),
+        overlap=overlap,
+        language=language,
+        prune=prune,
+        failed=failed,
+    )
+    if dry_run:
+        _estimate(plan, sample, gb_price, json)
+    else:
+        _index(plan, store, json)
+
+
+def _index(plan: IndexPlan, store: str | None, json: bool) -> None:
     opened = registry.open_store(store or config.store_url())
     try:
-        summary = build_index(
-            corpus,
-            folder,
-            chosen,
-            opened,
-            encoder=encoder,
-            factory=factory,
-            namespace=namespace,
-        )
+        result = run_plan(plan, opened)
     finally:
         opened.close()
     if json:
-        emit(summary.to_dict() | {"index": str(folder)})
+        emit(result.to_dict() | {"index": str(plan.folder)})
     else:
-        _show(summary, folder)
-    for bad in summary.failed:
-        complain(InputError(f"{corpus}, {bad}"))
-    if summary.failed:
+        show_result(result, plan.folder)
+    for bad in result.summary.failed[:_SHOWN]:
+        complain(InputError(str(bad)))
+    if result.summary.failures:
         raise typer.Exit(1)
 
 
-def _show(summary: IndexSummary, folder: Path) -> None:
-    talk.print(
-        f"{summary.passages} passages in {summary.seconds:.1f} s, {summary.added} new in {folder}"
-    )
-    for name in summary.computed | summary.hits:
-        talk.print(f"  {name}: {summary.computed[name]} computed, {summary.hits[name]} from store")
-    if summary.failed:
-        talk.print(f"{len(summary.failed)} records failed:", style="yellow")
+def _estimate(plan: IndexPlan, sample: int, gb_price: float, json: bool) -> None:
+    made = estimate(IndexJob(plan), sample=sample)
+    if not made.passages:
+        raise InputError(f"{plan.corpus.path} holds no usable passage")
+    if json:
+        emit(made.to_dict(gb_price))
+    else:
+        show_estimate(made, gb_price)
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _tokens(split: str) -> int | Literal["auto", "none"]:
+    match split:
+        case "auto" | "none":
+            return split
+        case _ if split.isdecimal():
+            return int(split)
+    raise ConfigError(f"--split takes a number of tokens, auto or none, not {split!r}")
+
+
+def _waiting() -> None:
+    talk.print("another job is at work on this index: waiting for its end")

@@ -8,9 +8,10 @@ from ragpack.corpus.dead_letters import DeadLetters
 from ragpack.corpus.files import Corpus
 from ragpack.corpus.jsonl import read_jsonl, read_passages
 from ragpack.corpus.records import BadRecord, Columns, Item, Record, passage_from
-from ragpack.corpus.split import Splitter
+from ragpack.corpus.split import RECORD_TOKENS, Splitter
 
 __all__ = [
+    "RECORD_TOKENS",
     "BadRecord",
     "Census",
     "Columns",

@@ -8,7 +8,7 @@ itself: the field is passed over.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from ragpack.errors import InputError
 
@@ -18,9 +18,9 @@ __all__ = ["DeadLetters"]
 
 
 class DeadLetters:
-    """Writes failures to a file that appears, or goes, when the job has ended.
+    """Writes failures to a file that appears, or goes, when the ``with`` block has ended.
 
-    Until then they are in a file beside it, so that the job may read the old one.
+    Until then they are in a file beside it, so that a job may read the old one.
 
     Args:
         path: the file; one that is there is replaced, and removed where nothing failed.
@@ -49,14 +49,24 @@ class DeadLetters:
             raise InputError(f"{self._part} cannot be written: {error.strerror}") from error
         self.count += 1
 
-    def close(self) -> None:
-        """Put the file in its place, or remove the one of an earlier job."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Put the file in its place, or remove an earlier job's; leave that where a job broke off.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         try:
-            if self._file is None:
-                self.path.unlink(missing_ok=True)
-            else:
+            if self._file is not None:
                 self._file.close()
+            if kind is not None:
+                self._part.unlink(missing_ok=True)
+            elif self._file is not None:
                 self._part.replace(self.path)
+            else:
+                self.path.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"{self.path} cannot be written: {error.strerror}") from error
 

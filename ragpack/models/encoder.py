@@ -105,7 +105,7 @@ class SentenceEncoder:
     @property
     def window(self) -> int:
         """Tokens of a text that are read: the model's limit without special tokens."""
-        limit: int = self._model.max_seq_length
+        limit = self._model.max_seq_length or 0  # never None, see _width_and_tokenizer
         return limit - self._tokenizer.num_special_tokens_to_add(is_pair=False)
 
     @cached_property

@@ -78,7 +78,7 @@ def test_bad_lines_are_named_and_the_job_goes_on(ragpack, corpus, tmp_path) -> N
     assert ran.code == 1
     assert ran.json["passages"] == 3
     assert [bad["line"] for bad in ran.json["failed"]] == [4, 5]
-    assert "used in line 1 for another text" in ran.json["failed"][1]["reason"]
+    assert "corpus.jsonl, line 1 for another text" in ran.json["failed"][1]["reason"]
     assert "line 4: not JSON" in ran.err
 
 

@@ -19,11 +19,10 @@ from ragpack.corpus import BadRecord, Record
 from ragpack.errors import CacheUnavailable
 from ragpack.types import EmbedsArtifact, Passage
 
-__all__ = ["IndexSummary", "Indexer", "VectorIndex"]
+__all__ = ["Failed", "IndexSummary", "Indexer", "Progress", "VectorIndex"]
 
 _BATCH = 512
-Progress = Callable[[int, int], None]
-"""Called after each batch with passages done so far and the byte offset in the corpus."""
+_LISTED = 100
 
 
 class VectorIndex(Protocol):
@@ -36,14 +35,23 @@ class VectorIndex(Protocol):
 
 @dataclass(slots=True)
 class IndexSummary:
-    """What a job did. ``computed`` and ``hits`` count artifacts by method."""
+    """What a job did so far.
+
+    ``computed`` and ``hits`` count artifacts by method; ``failed`` lists the first hundred of
+    ``failures``. ``offset`` is in bytes of the corpus, ``characters`` counts texts computed,
+    ``bytes`` what was stored.
+    """
 
     passages: int = 0
     added: int = 0
     computed: Counter[str] = field(default_factory=Counter)
     hits: Counter[str] = field(default_factory=Counter)
+    failures: int = 0
     failed: list[BadRecord] = field(default_factory=list)
     seconds: float = 0.0
+    offset: int = 0
+    characters: int = 0
+    bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready summary."""
@@ -52,9 +60,19 @@ class IndexSummary:
             "added": self.added,
             "computed": dict(self.computed),
             "hits": dict(self.hits),
-            "failed": [{"line": bad.line, "reason": bad.reason} for bad in self.failed],
+            "failures": self.failures,
+            "failed": [
+                {"source": bad.source, "line": bad.line, "reason": bad.reason}
+                for bad in self.failed
+            ],
             "seconds": round(self.seconds, 3),
         }
+
+
+Progress = Callable[[IndexSummary], None]
+"""Called with the job's account so far, after each batch."""
+Failed = Callable[[BadRecord], None]
+"""Called with each record or passage that could not be indexed."""
 
 
 class Indexer:
@@ -81,31 +99,43 @@ class Indexer:
         self._batch = batch
 
     def run(
-        self, records: Iterable[Record | BadRecord], progress: Progress | None = None
+        self,
+        records: Iterable[Record | BadRecord],
+        progress: Progress | None = None,
+        failed: Failed | None = None,
     ) -> IndexSummary:
-        """Index every usable record; bad ones are in the summary, by line.
+        """Index every usable record; bad ones are counted and handed to ``failed``.
 
         Raises:
             CacheUnavailable: the store cannot be written; start again to go on from there.
         """
         start = time.perf_counter()
         summary = IndexSummary()
-        unique = _without_clashes(records, summary.failed)
+
+        def fail(bad: BadRecord) -> None:
+            summary.failures += 1
+            if len(summary.failed) < _LISTED:
+                summary.failed.append(bad)
+            if failed is not None:
+                failed(bad)
+
+        unique = _without_clashes(records, fail)
         while batch := list(islice(unique, self._batch)):
-            self._one(batch, summary)
+            self._one(batch, summary, fail)
+            summary.seconds, summary.offset = time.perf_counter() - start, batch[-1].offset
             if progress is not None:
-                progress(summary.passages, batch[-1].offset)
+                progress(summary)
         summary.seconds = time.perf_counter() - start
         return summary
 
-    def _one(self, batch: Sequence[Record], summary: IndexSummary) -> None:
+    def _one(self, batch: Sequence[Record], summary: IndexSummary, fail: Failed) -> None:
         ready, rows = [], []
-        for record, artifact in self._artifacts(self._vectors, batch, summary):
+        for record, artifact in self._artifacts(self._vectors, batch, summary, fail):
             if isinstance(artifact, EmbedsArtifact):
                 ready.append(record)
                 rows.append(artifact.vectors[0])
         for cache in self._caches:
-            list(self._artifacts(cache, ready, summary))
+            list(self._artifacts(cache, ready, summary, fail))
         for cache in (self._vectors, *self._caches):
             _require_stored(cache)
         if ready:
@@ -114,15 +144,17 @@ class Indexer:
         summary.passages += len(ready)
 
     def _artifacts(
-        self, cache: ArtifactCache, batch: Sequence[Record], summary: IndexSummary
+        self, cache: ArtifactCache, batch: Sequence[Record], summary: IndexSummary, fail: Failed
     ) -> Iterator[tuple[Record, object]]:
         name = cache.compressor.name
         passages = [record.passage for record in batch]
         for record, look in zip(batch, cache.fetch(passages, None), strict=True):
             if look.artifact is None:
-                summary.failed.append(BadRecord(record.line, f"{name}: {look.error}"))
+                fail(record.failed(f"{name}: {look.error}"))
                 continue
             (summary.hits if look.result == "hit" else summary.computed)[name] += 1
+            if look.result != "hit":
+                summary.characters += len(record.passage.full_text)
             yield record, look.artifact
 
 
@@ -137,19 +169,16 @@ def _require_stored(cache: ArtifactCache) -> None:
         )
 
 
-def _without_clashes(
-    records: Iterable[Record | BadRecord], failed: list[BadRecord]
-) -> Iterator[Record]:
-    """Usable records; an id that comes again with another text is put into ``failed``."""
-    seen: dict[str, tuple[str, int]] = {}
+def _without_clashes(records: Iterable[Record | BadRecord], fail: Failed) -> Iterator[Record]:
+    """Usable records; an id that comes again with another text fails."""
+    seen: dict[str, tuple[str, str]] = {}
     for record in records:
         if isinstance(record, BadRecord):
-            failed.append(record)
+            fail(record)
             continue
         passage = record.passage
-        digest, line = seen.setdefault(passage.id, (passage.digest, record.line))
+        digest, where = seen.setdefault(passage.id, (passage.digest, record.where))
         if digest == passage.digest:
             yield record
         else:
-            reason = f"id {passage.id!r} was used in line {line} for another text"
-            failed.append(BadRecord(record.line, reason))
+            fail(record.failed(f"id {passage.id!r} was used in {where} for another text"))

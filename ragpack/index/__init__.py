@@ -1,0 +1,18 @@
+"""The indexing job: from a corpus on disk to a searchable folder and a warm store."""
+
+from ragpack.index.estimate import Estimate, MethodEstimate, estimate
+from ragpack.index.indexer import Indexer, IndexSummary, Progress, VectorIndex
+from ragpack.index.job import IndexJob, IndexPlan, IndexResult
+
+__all__ = [
+    "Estimate",
+    "IndexJob",
+    "IndexPlan",
+    "IndexResult",
+    "IndexSummary",
+    "Indexer",
+    "MethodEstimate",
+    "Progress",
+    "VectorIndex",
+    "estimate",
+]
