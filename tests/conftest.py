@@ -146,6 +146,20 @@ def _save_judge(folder: Path) -> dict[str, Any]:
     return {"model": str(folder), "adapter": None}
 
 
+def _save_soft(folder: Path) -> dict[str, Any]:
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from ragpack.models import checkpoint_folder, resolve
+    from ragpack.train.refrag.start import untrained
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder(resolve("smollm2-135m-instruct")))
+    config = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=1, **_SMALL)
+    _save(LlamaForCausalLM(config), tokenizer, folder)
+    made = untrained("all-minilm-l6-v2", str(folder), inner=8, policy_width=8, chunk=4)
+    made.save(folder.parent / "refrag")
+    return {"checkpoint": str(folder.parent / "refrag")}
+
+
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -155,6 +169,7 @@ _TINY = {
     "exit": _save_judge,
     "llmlingua2": _save_classifier,
     "recomp-abstractive": _save_summariser,
+    "refrag": _save_soft,
 }
 
 

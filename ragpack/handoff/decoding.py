@@ -17,13 +17,15 @@ class ModelInputs:
 
     Shapes: ``input_ids`` and ``position_ids`` [1, n], the tokens that ``cache`` does not hold yet
     and their places, which need not follow from the cache's length. ``prompt_tokens`` counts the
-    whole prompt, with what the cache stands for.
+    whole prompt, with what the cache stands for. ``embeds`` [1, n, hidden] is read in the place of
+    the tokens' own embeddings, where soft tokens are among them.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     cache: Cache
     prompt_tokens: int
+    embeds: Tensor | None = None
 
     @property
     def next_position(self) -> int:
@@ -38,13 +40,13 @@ def greedy(
 
     Ends before a token of ``stop``, or when the caller asks for no more.
     """
-    ids, positions = inputs.input_ids, inputs.position_ids
+    ids, positions, embeds = inputs.input_ids, inputs.position_ids, inputs.embeds
     for _ in range(max_new_tokens):
-        token = int(_logits(model, ids, positions, inputs.cache, keep=1).argmax())
+        token = int(_logits(model, ids, positions, inputs.cache, 1, embeds).argmax())
         if token in stop:
             return
         yield token
-        ids, positions = ids.new_tensor([[token]]), positions[:, -1:] + 1
+        ids, positions, embeds = ids.new_tensor([[token]]), positions[:, -1:] + 1, None
 
 
 def log_probabilities(
@@ -57,7 +59,10 @@ def log_probabilities(
     steps = torch.arange(1, len(continuation), device=targets.device)
     ids = torch.cat([inputs.input_ids, targets[None, :-1]], dim=1)
     positions = torch.cat([inputs.position_ids, inputs.position_ids[:, -1:] + steps], dim=1)
-    logits = _logits(model, ids, positions, inputs.cache, keep=len(continuation))
+    embeds = inputs.embeds
+    if embeds is not None:
+        embeds = torch.cat([embeds, model.get_input_embeddings()(targets[None, :-1])], dim=1)
+    logits = _logits(model, ids, positions, inputs.cache, len(continuation), embeds)
     chosen = logits.float().log_softmax(-1).gather(-1, targets[:, None])
     return [float(value) for value in chosen[:, 0]]
 
@@ -65,11 +70,17 @@ def log_probabilities(
 # The mode is left before anything is yielded: held open, it would leak into the caller.
 @torch.inference_mode()
 def _logits(
-    model: PreTrainedModel, ids: Tensor, positions: Tensor, cache: Cache, keep: int
+    model: PreTrainedModel,
+    ids: Tensor,
+    positions: Tensor,
+    cache: Cache,
+    keep: int,
+    embeds: Tensor | None,
 ) -> Tensor:
     """Logits [keep, vocabulary] after the last ``keep`` tokens; ``cache`` grows by ``ids``."""
     output = model(
-        input_ids=ids,
+        input_ids=ids if embeds is None else None,
+        inputs_embeds=embeds,
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,10 +16,18 @@ from ragpack import config
 from ragpack.errors import ConfigError, HandoffError
 from ragpack.handoff.answering import whole
 from ragpack.handoff.decoding import ModelInputs, greedy, log_probabilities
-from ragpack.models import checkpoint_folder, load_causal_lm, resolve, weights_digest
+from ragpack.handoff.soft import has_soft_tokens, soft_prompt
+from ragpack.models import (
+    checkpoint_folder,
+    load_causal_lm,
+    resolve,
+    tokenizer_digest,
+    weights_digest,
+)
 from ragpack.models.prompt import INSTRUCTION, context_text, tokens_saved
 from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.report import PackedContext
+from ragpack.soft.placed import SoftRecipe
 from ragpack.types import Answer, KVArtifact, Usage
 
 if TYPE_CHECKING:
@@ -99,17 +109,13 @@ class HFDecoder:
         Raises:
             HandoffError: the prompt fills the model's window.
         """
-        if isinstance(context, PackedContext) and (stored := self._stored(context, query)):
-            return stored
+        if isinstance(context, PackedContext):
+            for stored in (self._stored(context, query), self._soft(context, query)):
+                if stored is not None:
+                    return stored
         ids = self.prompts.prompt(context_text(context), query).ids
         self._check_window(len(ids))
-        device = self.model.device
-        return ModelInputs(
-            input_ids=torch.tensor([ids], device=device),
-            position_ids=torch.arange(len(ids), device=device)[None],
-            cache=DynamicCache(config=self.model.config),
-            prompt_tokens=len(ids),
-        )
+        return self._start(ids)
 
     def _stored(self, context: PackedContext, query: str) -> ModelInputs | None:
         """The start from stored KV; None where there is none or it cannot be used."""
@@ -124,6 +130,42 @@ class HFDecoder:
         except (HandoffError, MemoryError, RuntimeError) as error:  # the text is always an answer
             logger.warning("stored KV is not used, the text is: %s", error)
             return None
+
+    def _soft(self, context: PackedContext, query: str) -> ModelInputs | None:
+        """The start from soft tokens; None where there are none or they are for another decoder."""
+        if not has_soft_tokens(context):
+            return None
+        try:
+            prompt = soft_prompt(context, query, self.prompts, self._recipe)
+        except HandoffError as error:  # the text is always an answer
+            logger.warning("soft tokens are not used, the text is: %s", error)
+            return None
+        self._check_window(len(prompt.token_ids))
+        with torch.inference_mode():
+            embeds = prompt.embeds(self.model.get_input_embeddings())[None]
+        start = self._start(prompt.token_ids)
+        return replace(start, embeds=embeds)
+
+    @cached_property
+    def _recipe(self) -> SoftRecipe:
+        """What soft tokens for this decoder say of it."""
+        return SoftRecipe(
+            projector="",
+            decoder=self._folder.name,
+            weights=weights_digest(self._folder),
+            tokenizer=tokenizer_digest(self._folder),
+            width=next(self.model.get_input_embeddings().parameters()).shape[1],
+        )
+
+    def _start(self, ids: list[int]) -> ModelInputs:
+        """A whole prompt, nothing of it in the cache."""
+        device = self.model.device
+        return ModelInputs(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.arange(len(ids), device=device)[None],
+            cache=DynamicCache(config=self.model.config),
+            prompt_tokens=len(ids),
+        )
 
     def _tokens(self, inputs: ModelInputs, max_new_tokens: int) -> Iterator[int]:
         if max_new_tokens < 1:

@@ -23,7 +23,10 @@ from ragpack.soft.placed import SoftRecipe
 from ragpack.soft.projector import Projector
 from ragpack.soft.weights import fill, read
 
-__all__ = ["SoftCheckpoint", "SoftConfig", "load_checkpoint"]
+__all__ = ["SHIPPED", "SoftCheckpoint", "SoftConfig", "load_checkpoint"]
+
+SHIPPED = Path(__file__).resolve().parent.parent / "data" / "refrag"
+"""The checkpoint that comes with ragpack."""
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 

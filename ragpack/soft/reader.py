@@ -50,7 +50,7 @@ class SoftReader:
         *first, self._last = prompts.prompt("x", "").prefix
         with torch.no_grad():
             begun = model(torch.tensor([first], device=model.device), use_cache=True)
-        self._held = len(first)
+        self.prefix_tokens = len(first) + 1
         self._prefix = [(layer.keys, layer.values) for layer in begun.past_key_values.layers]
 
     def logits(self, readings: Sequence[Reading], rows: Sequence[Tensor] | None = None) -> Tensor:
@@ -65,12 +65,12 @@ class SoftReader:
             for place, reading in enumerate(readings)
         ]
         batch = pad_left(prompts)
-        seen = batch.mask.new_ones(len(readings), self._held)
+        seen = batch.mask.new_ones(len(readings), self.prefix_tokens - 1)
         longest = max(len(reading.target) for reading in readings)
         found = self.model(
             inputs_embeds=batch.embeds,
             attention_mask=torch.cat([seen, batch.mask], dim=1),
-            position_ids=batch.positions + self._held,
+            position_ids=batch.positions + self.prefix_tokens - 1,
             past_key_values=self._cache(len(readings)),
             logits_to_keep=longest,
         ).logits

@@ -1,0 +1,1 @@
+"""Training of REFRAG's projector and policy for a frozen decoder."""
