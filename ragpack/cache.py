@@ -97,6 +97,34 @@ class ArtifactCache:
         """
         return self.store.contains_many([str(key) for key in self.keys(passages, query)])
 
+    def compute(
+        self, passages: Sequence[Passage], query: str | None = None
+    ) -> list[Artifact | Exception]:
+        """Each passage's artifact or failure, by the method alone: no store is asked or filled.
+
+        A batch that fails is halved, so that one passage spoils no other.
+        """
+        try:
+            made = self.compressor.compress(passages, query)
+            return [artifact for _, artifact in zip(passages, made, strict=True)]
+        except Exception as error:  # a method may break in any way; the request must not
+            if len(passages) == 1:
+                return [error]
+            middle = len(passages) // 2
+            halves = passages[:middle], passages[middle:]
+            return [one for half in halves for one in self.compute(half, query)]
+
+    def put(self, made: Mapping[CacheKey, Artifact]) -> dict[CacheKey, int | CorruptEntry]:
+        """Store artifacts; the bytes of each, or why it makes no sound entry.
+
+        Raises:
+            CacheUnavailable: the store does not answer, or is full.
+        """
+        frames = {key: self._frame(key, artifact) for key, artifact in made.items()}
+        sound = {str(key): frame for key, frame in frames.items() if isinstance(frame, bytes)}
+        self.store.put_many(sound, self._ttl)
+        return {key: len(f) if isinstance(f, bytes) else f for key, f in frames.items()}
+
     def forget(self, passages: Sequence[Passage]) -> int:
         """Delete these passages' artifacts from the store; returns how many there were.
 
@@ -197,7 +225,7 @@ class ArtifactCache:
     def _fly(self, work: Mapping[CacheKey, Passage], query: str | None) -> None:
         """Compute ``work`` and land every flight of it, whatever happens."""
         try:
-            made = dict(zip(work, self._attempt(list(work.values()), query), strict=True))
+            made = dict(zip(work, self.compute(list(work.values()), query), strict=True))
             for key, outcome in made.items():
                 self._flights.land(key, outcome)
             if fresh := {k: a for k, a in made.items() if not isinstance(a, Exception)}:
@@ -206,20 +234,6 @@ class ArtifactCache:
             for key in work:
                 self._flights.land(key, CompressionError(f"interrupted by {type(error).__name__}"))
             raise
-
-    def _attempt(
-        self, passages: Sequence[Passage], query: str | None
-    ) -> list[Artifact | Exception]:
-        """Compress as a batch; a failing batch is halved, so that one passage spoils no other."""
-        try:
-            made = self.compressor.compress(passages, query)
-            return [artifact for _, artifact in zip(passages, made, strict=True)]
-        except Exception as error:  # a method may break in any way; the request must not
-            if len(passages) == 1:
-                return [error]
-            middle = len(passages) // 2
-            halves = passages[:middle], passages[middle:]
-            return [one for half in halves for one in self._attempt(half, query)]
 
     def _await(self, flight: Future[Artifact], deadline: Deadline) -> Lookup:
         try:
@@ -235,7 +249,7 @@ class ArtifactCache:
     ) -> list[Lookup]:
         """What is too cheap to be stored needs no keys, and is not shared between threads."""
         with span("compress", method=self.compressor.name, passages=len(passages)):
-            attempt = partial(self._attempt, passages)
+            attempt = partial(self.compute, passages)
             try:
                 made = deadline.run(self._workers, attempt, query) if passages else []
             except CompressionTimeout as late:
@@ -264,9 +278,17 @@ class ArtifactCache:
 
     def _write(self, fresh: Mapping[CacheKey, Artifact]) -> None:
         try:
-            entries = {str(k): encode_frame(k, a, self._secret) for k, a in fresh.items()}
-            self.store.put_many(entries, self._ttl)
+            put = self.put(fresh).values()
+            failed: list[Exception] = [one for one in put if isinstance(one, CorruptEntry)]
         except Exception as error:  # in the background: counted and said, never raised
-            with self._lock:
-                self.counts["write failed"] += len(fresh)
-            self.warn_once("write failed", error)
+            failed = [error] * len(fresh)
+        for one in failed:
+            self.warn_once("write failed", one)
+        with self._lock:
+            self.counts["write failed"] += len(failed)
+
+    def _frame(self, key: CacheKey, artifact: Artifact) -> bytes | CorruptEntry:
+        try:
+            return encode_frame(key, artifact, self._secret)
+        except CorruptEntry as error:
+            return error

@@ -1,7 +1,8 @@
 """The indexing job: from a corpus on disk to a searchable folder and a warm store."""
 
+from ragpack.index.account import IndexSummary, Progress
 from ragpack.index.estimate import Estimate, MethodEstimate, estimate
-from ragpack.index.indexer import Indexer, IndexSummary, Progress, VectorIndex
+from ragpack.index.indexer import Indexer, VectorIndex
 from ragpack.index.job import IndexJob, IndexPlan, IndexResult
 
 __all__ = [

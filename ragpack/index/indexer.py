@@ -1,87 +1,57 @@
-"""The indexing job: every passage's vector and artifacts computed once, kept in the store.
+"""Fills a vector index and the store: every passage's vector and artifacts computed once.
 
 What the store already has is not computed again, so a job that was stopped goes on where it was
-when it is simply started again. The vector index is saved at the end, whole or not at all.
+when it is simply started again.
 """
 
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragpack.cache import ArtifactCache
+from ragpack.cache import ArtifactCache, Lookup
 from ragpack.corpus import BadRecord, Record
 from ragpack.errors import CacheUnavailable
+from ragpack.index.account import Account, Failed, IndexSummary, Progress
+from ragpack.index.ahead import read_ahead
+from ragpack.index.fill import Filler
 from ragpack.types import EmbedsArtifact, Passage
 
-__all__ = ["Failed", "IndexSummary", "Indexer", "Progress", "VectorIndex"]
+__all__ = ["Indexer", "VectorIndex"]
 
 _BATCH = 512
-_LISTED = 100
+_DIGEST_BYTES = 8  # in memory for every id, to see whether it comes again with another text
+
+Met = dict[str, tuple[bytes, int, str]]
 
 
 class VectorIndex(Protocol):
     """What the job needs of a retriever that searches by vector."""
 
-    def add(self, passages: Sequence[Passage], vectors: NDArray[np.float32] | None = None) -> int:
-        """Add passages with their vectors [n, d]; returns how many were new."""
+    def unseen(self, passages: Sequence[Passage]) -> list[int]:
+        """Positions of the texts that it has no vector of, each once."""
         ...
 
+    def add(self, passages: Sequence[Passage], vectors: NDArray[np.float32] | None = None) -> int:
+        """Add passages; returns how many texts were new.
 
-@dataclass(slots=True)
-class IndexSummary:
-    """What a job did so far.
-
-    ``computed`` and ``hits`` count artifacts by method; ``failed`` lists the first hundred of
-    ``failures``. ``offset`` is in bytes of the corpus, ``characters`` counts texts computed,
-    ``bytes`` what was stored.
-    """
-
-    passages: int = 0
-    added: int = 0
-    computed: Counter[str] = field(default_factory=Counter)
-    hits: Counter[str] = field(default_factory=Counter)
-    failures: int = 0
-    failed: list[BadRecord] = field(default_factory=list)
-    seconds: float = 0.0
-    offset: int = 0
-    characters: int = 0
-    bytes: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready summary."""
-        return {
-            "passages": self.passages,
-            "added": self.added,
-            "computed": dict(self.computed),
-            "hits": dict(self.hits),
-            "failures": self.failures,
-            "failed": [
-                {"source": bad.source, "line": bad.line, "reason": bad.reason}
-                for bad in self.failed
-            ],
-            "seconds": round(self.seconds, 3),
-        }
-
-
-Progress = Callable[[IndexSummary], None]
-"""Called with the job's account so far, after each batch."""
-Failed = Callable[[BadRecord], None]
-"""Called with each record or passage that could not be indexed."""
+        Only the rows of unseen texts are read of ``vectors`` [n, d].
+        """
+        ...
 
 
 class Indexer:
     """Fills a vector index and the store from corpus records.
 
+    A job on one machine, a service's upload and the last part of a cluster's job all use it.
+
     Args:
         index: takes the passages and their vectors.
         vectors: the cache of the encoder whose vectors the index holds.
-        caches: one cache for each method to precompute.
+        caches: one cache for each method to precompute; two that store the same share the work.
         batch: passages held in memory at once.
     """
 
@@ -106,79 +76,86 @@ class Indexer:
     ) -> IndexSummary:
         """Index every usable record; bad ones are counted and handed to ``failed``.
 
+        ``progress`` is called after every few seconds of work; what it is told is in the store.
+
         Raises:
             CacheUnavailable: the store cannot be written; start again to go on from there.
         """
-        start = time.perf_counter()
-        summary = IndexSummary()
+        account = Account(progress, failed)
+        met: Met = {}
+        with ExitStack() as stack:
+            fillers = self._fillers(stack)
+            for items in read_ahead(_batches(records, self._batch)):
+                batch = list(_usable(items, met, account))
+                self._one(fillers, batch, account)
+                if batch:
+                    account.summary.offset = batch[-1].offset
+                account.tick()
+        return account.summary
 
-        def fail(bad: BadRecord) -> None:
-            summary.failures += 1
-            if len(summary.failed) < _LISTED:
-                summary.failed.append(bad)
-            if failed is not None:
-                failed(bad)
-
-        unique = _without_clashes(records, fail)
-        while batch := list(islice(unique, self._batch)):
-            self._one(batch, summary, fail)
-            summary.seconds, summary.offset = time.perf_counter() - start, batch[-1].offset
-            if progress is not None:
-                progress(summary)
-        summary.seconds = time.perf_counter() - start
-        return summary
-
-    def _one(self, batch: Sequence[Record], summary: IndexSummary, fail: Failed) -> None:
-        ready, rows = [], []
-        for record, artifact in self._artifacts(self._vectors, batch, summary, fail):
-            if isinstance(artifact, EmbedsArtifact):
-                ready.append(record)
-                rows.append(artifact.vectors[0])
-        for cache in self._caches:
-            list(self._artifacts(cache, ready, summary, fail))
+    def _fillers(self, stack: ExitStack) -> dict[Filler, list[str]]:
+        """A filler for each thing to store, with the methods that read it; the index's first."""
+        fillers: dict[str, Filler] = {}
+        methods: dict[Filler, list[str]] = {}
         for cache in (self._vectors, *self._caches):
-            _require_stored(cache)
-        if ready:
-            vectors = np.asarray(rows, dtype=np.float32)
-            summary.added += self._index.add([record.passage for record in ready], vectors)
-        summary.passages += len(ready)
+            fingerprint = cache.compressor.fingerprint.digest
+            if fingerprint not in fillers:
+                fillers[fingerprint] = Filler(cache)
+                stack.callback(fillers[fingerprint].close)
+            methods.setdefault(fillers[fingerprint], []).append(cache.compressor.name)
+        return methods
 
-    def _artifacts(
-        self, cache: ArtifactCache, batch: Sequence[Record], summary: IndexSummary, fail: Failed
-    ) -> Iterator[tuple[Record, object]]:
-        name = cache.compressor.name
+    def _one(
+        self, fillers: Mapping[Filler, list[str]], batch: Sequence[Record], account: Account
+    ) -> None:
+        """A batch; what has no vector is not in the index, and needs no other artifact."""
+        for position, (filler, methods) in enumerate(fillers.items()):
+            results = filler.fill([record.passage for record in batch], account.tick)
+            account.enter(methods, batch, results)
+            if position == 0:
+                pairs = zip(batch, results, strict=True)
+                batch = [record for record, result in pairs if result.status != "failed"]
         passages = [record.passage for record in batch]
-        for record, look in zip(batch, cache.fetch(passages, None), strict=True):
-            if look.artifact is None:
-                fail(record.failed(f"{name}: {look.error}"))
-                continue
-            (summary.hits if look.result == "hit" else summary.computed)[name] += 1
-            if look.result != "hit":
-                summary.characters += len(record.passage.full_text)
-            yield record, look.artifact
+        account.summary.added += self._index.add(passages, self._read(passages))
+        account.summary.passages += len(passages)
+
+    def _read(self, passages: Sequence[Passage]) -> NDArray[np.float32] | None:
+        """Vectors [n, d] from the store, of the texts that the index lacks; None if of none."""
+        new = self._index.unseen(passages)
+        found = self._vectors.fetch([passages[position] for position in new], None)
+        if not found:
+            return None
+        rows = np.stack([_vector(look) for look in found])
+        vectors = np.zeros((len(passages), rows.shape[1]), np.float32)
+        vectors[new] = rows
+        return vectors
 
 
-def _require_stored(cache: ArtifactCache) -> None:
-    """Wait for the batch to be stored, so that what was reported done is done."""
-    cache.flush()
-    lost = cache.counts["write failed"]
-    if lost:
-        raise CacheUnavailable(
-            f"{lost} artifacts of {cache.compressor.name} could not be stored (see the log); "
-            "make room or mend the store and run the same command again: it goes on from here"
-        )
+def _batches(items: Iterable[Record | BadRecord], size: int) -> Iterator[list[Record | BadRecord]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
-def _without_clashes(records: Iterable[Record | BadRecord], fail: Failed) -> Iterator[Record]:
-    """Usable records; an id that comes again with another text fails."""
-    seen: dict[str, tuple[str, str]] = {}
-    for record in records:
-        if isinstance(record, BadRecord):
-            fail(record)
+def _usable(items: Iterable[Record | BadRecord], met: Met, account: Account) -> Iterator[Record]:
+    """Records that can be indexed; an id that comes again with another text fails."""
+    for item in items:
+        if isinstance(item, BadRecord):
+            account.fail(item)
             continue
-        passage = record.passage
-        digest, where = seen.setdefault(passage.id, (passage.digest, record.where))
-        if digest == passage.digest:
-            yield record
+        own = bytes.fromhex(item.passage.digest)[:_DIGEST_BYTES]
+        digest, line, source = met.setdefault(item.passage.id, (own, item.line, item.source))
+        if digest == own:
+            yield item
         else:
-            fail(record.failed(f"id {passage.id!r} was used in {where} for another text"))
+            first = BadRecord(line, "", source).where
+            reason = f"id {item.passage.id!r} was used in {first} for another text"
+            account.fail(item.failed(reason))
+
+
+def _vector(look: Lookup) -> NDArray[np.float32]:
+    """The only row of a stored vector."""
+    if not isinstance(look.artifact, EmbedsArtifact):
+        raise CacheUnavailable(f"a vector that was stored cannot be read again: {look.error}")
+    vector: NDArray[np.float32] = look.artifact.vectors[0]
+    return vector

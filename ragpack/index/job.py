@@ -15,7 +15,8 @@ from ragpack import config, registry
 from ragpack.cache import ArtifactCache
 from ragpack.corpus import RECORD_TOKENS, Census, Corpus, DeadLetters, Item, Splitter
 from ragpack.errors import ConfigError, InputError
-from ragpack.index.indexer import Indexer, IndexSummary, Progress
+from ragpack.index.account import IndexSummary, Progress
+from ragpack.index.indexer import Indexer
 from ragpack.index.token_ratio import TokenRatio
 from ragpack.models import SentenceEncoder, load_encoder, load_token_counter
 from ragpack.models.dense import DenseEncoder

@@ -1,0 +1,194 @@
+"""Indexing killed (SIGKILL) at random moments and started again, against an undisturbed run.
+
+Each run is a process of its own, forked from one that has loaded the encoder, so that fifty starts
+do not take longer than the job. A journal in the order of events says which artifact was begun to
+be computed, which the store took, and how many passages the job reported done. What is compared at
+the end are all bytes of both stores and of both vector indexes. Run from the repository's root:
+
+    python benchmarks/index_kill.py --kills 50
+"""
+
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import DATA, parser, report
+
+from ragpack.cache import ArtifactCache
+from ragpack.compressors.recomp_extractive import RecompExtractive
+from ragpack.corpus import Record, read_passages
+from ragpack.index import Indexer
+from ragpack.keys import make_keys
+from ragpack.models import load_encoder
+from ragpack.models.dense import DenseEncoder
+from ragpack.protocols import Buffer, CacheStore, Compressor
+from ragpack.registry import load, open_store
+from ragpack.types import Artifact, Passage
+
+ENCODER = "all-minilm-l6-v2"
+NAMESPACE = "benchmark"
+
+
+class Journal:
+    """Appends a line for each event; a line is in the file before the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, event: str, names: Sequence[str]) -> None:
+        """One write for all lines, so that a kill leaves whole lines or none."""
+        self._file.write("".join(f"{event} {name}\n" for name in names).encode())
+
+
+class JournalledStore:
+    """A store that notes what it has taken."""
+
+    def __init__(self, store: CacheStore, journal: Journal) -> None:
+        self._store = store
+        self._journal = journal
+
+    def put_many(self, entries: Mapping[str, Buffer], ttl: float | None = None) -> None:
+        """Store, then note."""
+        self._store.put_many(entries, ttl)
+        self._journal.write("stored", list(entries))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def journalled(compressor: Compressor, journal: Journal) -> Compressor:
+    """The same compressor, noting what it is about to compute."""
+    compute = compressor.compress
+
+    def compress(passages: Sequence[Passage], query: str | None) -> list[Artifact]:
+        keys = make_keys(NAMESPACE, compressor.kind, compressor.fingerprint, passages)
+        journal.write("computes", list(map(str, keys)))
+        return compute(passages, query)
+
+    compressor.compress = compress  # type: ignore[method-assign]
+    return compressor
+
+
+def job(passages: Sequence[Passage], folder: Path) -> None:
+    """Index into ``folder``: vectors and sentence vectors."""
+    encoder = load_encoder(ENCODER)
+    journal = Journal(folder / "journal")
+    store: Any = JournalledStore(open_store(f"lmdb://{folder}/store"), journal)
+    vectors, sentences = (
+        ArtifactCache(journalled(method, journal), store, namespace=NAMESPACE)
+        for method in (DenseEncoder(encoder), RecompExtractive(encoder))
+    )
+    index = load("retrievers", "faiss")(encoder)
+    records = (Record(line, passage, 0) for line, passage in enumerate(passages, 1))
+    Indexer(index, vectors, [sentences]).run(
+        records, lambda summary: journal.write("done", [str(summary.passages)])
+    )
+    index.save(folder / "index")
+
+
+def run(work: Callable[[], None], seconds: float | None = None) -> bool:
+    """``work`` in a process of its own, killed after ``seconds``; whether it came to its end."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise RuntimeError("the job failed by itself, see its traceback above")
+    return os.WIFEXITED(status)
+
+
+def killed(passages: Sequence[Passage], folder: Path, kills: int, mean: float, seed: int) -> int:
+    """Kill the job again and again, then let it end; how many kills found it at work."""
+    dice = random.Random(seed)
+    for done in range(kills):
+        if run(lambda: job(passages, folder), dice.uniform(0, 2 * mean)):
+            return done
+    run(lambda: job(passages, folder))
+    return kills
+
+
+def broken_promises(journal: Path, passages: Sequence[Passage]) -> dict[str, int]:
+    """What was computed again, and whether it had been stored or reported done before."""
+    encoder = load_encoder(ENCODER)
+    position: dict[str, int] = {}
+    for method in (DenseEncoder(encoder), RecompExtractive(encoder)):
+        keys = make_keys(NAMESPACE, method.kind, method.fingerprint, passages)
+        position |= {str(key): number for number, key in reversed(list(enumerate(keys)))}
+    computed: set[str] = set()
+    stored: set[str] = set()
+    counts = {"computed": 0, "computed_again": 0, "after_stored": 0, "after_reported": 0}
+    reported = 0
+    for line in journal.read_text().splitlines():
+        event, name = line.split()
+        if event == "done":
+            reported = max(reported, int(name))
+        elif event == "stored":
+            stored.add(name)
+        else:
+            counts["computed"] += 1
+            counts["computed_again"] += name in computed
+            counts["after_stored"] += name in stored
+            counts["after_reported"] += position[name] < reported
+            computed.add(name)
+    return counts
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every entry of the store and every file of the index."""
+    store = open_store(f"lmdb://{folder}/store")
+    keys = sorted(store.scan(NAMESPACE))
+    entries = {
+        key: bytes(value or b"") for key, value in zip(keys, store.get_many(keys), strict=True)
+    }
+    store.close()
+    return entries | {path.name: path.read_bytes() for path in (folder / "index").iterdir()}
+
+
+def main() -> None:
+    """Run both jobs and compare."""
+    options = parser(__doc__)
+    options.add_argument("--passages", type=int, help="of the corpus; all by default")
+    options.add_argument("--kills", type=int, default=50)
+    chosen = options.parse_args()
+    torch.set_num_threads(1)  # a fork does not take further threads along
+    passages = read_passages(DATA / "corpus.jsonl")[: chosen.passages]
+    load_encoder(ENCODER)
+    with tempfile.TemporaryDirectory() as scratch:
+        calm, rough = Path(scratch, "calm"), Path(scratch, "rough")
+        for folder in (calm, rough):
+            folder.mkdir()
+        start = time.perf_counter()
+        run(lambda: job(passages, calm))
+        seconds = time.perf_counter() - start
+        mean = 0.75 * seconds / max(1, chosen.kills)
+        kills = killed(passages, rough, chosen.kills, mean, chosen.seed)
+        left, right = contents(calm), contents(rough)
+        report(
+            {
+                "passages": len(passages),
+                "undisturbed_seconds": round(seconds, 1),
+                "kills": kills,
+                "entries_and_files": len(left),
+                "identical": left == right,
+                "undisturbed": broken_promises(calm / "journal", passages),
+                "killed": broken_promises(rough / "journal", passages),
+            }
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What an indexing job did so far, and who is told."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ragpack.corpus import BadRecord, Record
+from ragpack.index.fill import Filled
+
+__all__ = ["Account", "Failed", "IndexSummary", "Progress"]
+
+_LISTED = 100
+
+
+@dataclass(slots=True)
+class IndexSummary:
+    """What a job did so far.
+
+    ``computed`` and ``hits`` count artifacts by method; ``failed`` lists the first hundred of
+    ``failures``. ``offset`` is in bytes of the corpus, ``characters`` counts texts computed,
+    ``bytes`` what was stored.
+    """
+
+    passages: int = 0
+    added: int = 0
+    computed: Counter[str] = field(default_factory=Counter)
+    hits: Counter[str] = field(default_factory=Counter)
+    failures: int = 0
+    failed: list[BadRecord] = field(default_factory=list)
+    seconds: float = 0.0
+    offset: int = 0
+    characters: int = 0
+    bytes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready summary."""
+        return {
+            "passages": self.passages,
+            "added": self.added,
+            "computed": dict(self.computed),
+            "hits": dict(self.hits),
+            "failures": self.failures,
+            "failed": [
+                {"source": bad.source, "line": bad.line, "reason": bad.reason}
+                for bad in self.failed
+            ],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+Progress = Callable[[IndexSummary], None]
+"""Called with the job's account so far."""
+Failed = Callable[[BadRecord], None]
+"""Called with each record or passage that could not be indexed."""
+
+
+class Account:
+    """Adds up what is done, and tells those who want to know."""
+
+    def __init__(self, progress: Progress | None, failed: Failed | None) -> None:
+        self.summary = IndexSummary()
+        self._progress = progress
+        self._failed = failed
+        self._start = time.perf_counter()
+
+    def tick(self, characters: int = 0) -> None:
+        """Count texts computed, and the time."""
+        self.summary.characters += characters
+        self.summary.seconds = time.perf_counter() - self._start
+        if self._progress is not None:
+            self._progress(self.summary)
+
+    def fail(self, bad: BadRecord) -> None:
+        """Count a failure, keep the first ones, hand it on."""
+        self.summary.failures += 1
+        if len(self.summary.failed) < _LISTED:
+            self.summary.failed.append(bad)
+        if self._failed is not None:
+            self._failed(bad)
+
+    def enter(
+        self, methods: Sequence[str], batch: Sequence[Record], results: Sequence[Filled]
+    ) -> None:
+        """Count what became of a batch under methods that share their artifacts."""
+        for record, result in zip(batch, results, strict=True):
+            self.summary.bytes += result.bytes
+            if result.status == "failed":
+                self.fail(record.failed(f"{methods[0]}: {result.reason}"))
+                continue
+            counter = self.summary.hits if result.status == "hit" else self.summary.computed
+            counter.update(methods)
