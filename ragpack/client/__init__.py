@@ -6,14 +6,20 @@
 """
 
 from ragpack.client.aio import AsyncClient
+from ragpack.client.batch import Question, Reply
 from ragpack.client.calls import Choice
 from ragpack.client.shapes import (
     Compression,
     Context,
+    Deleted,
+    Job,
     Message,
     Method,
     Model,
     PassageResult,
+    Ranked,
+    RankedDocument,
+    Ranking,
     Readiness,
     Report,
     Unit,
@@ -26,11 +32,18 @@ __all__ = [
     "Client",
     "Compression",
     "Context",
+    "Deleted",
+    "Job",
     "Message",
     "Method",
     "Model",
     "PassageResult",
+    "Question",
+    "Ranked",
+    "RankedDocument",
+    "Ranking",
     "Readiness",
+    "Reply",
     "Report",
     "Unit",
 ]

@@ -3,15 +3,37 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypedDict, TypeVar
+from urllib.parse import quote
 
 import httpx
 
 from ragpack.client.reading import read, read_list
-from ragpack.client.shapes import Compression, Context, Method, Model, Readiness
+from ragpack.client.shapes import (
+    Compression,
+    Context,
+    Deleted,
+    Job,
+    Method,
+    Model,
+    Ranking,
+    Readiness,
+)
 from ragpack.errors import ServiceError
 from ragpack.types import Passage
 
-__all__ = ["Call", "Choice", "compress", "methods", "models", "pack", "ready"]
+__all__ = [
+    "Call",
+    "Choice",
+    "compress",
+    "delete_passage",
+    "index",
+    "job",
+    "methods",
+    "models",
+    "pack",
+    "ready",
+    "rerank",
+]
 
 T = TypeVar("T")
 
@@ -64,7 +86,7 @@ def compress(
 ) -> Call[Compression]:
     """``POST /v1/compress``."""
     body = {"query": query, "passages": _passages(passages), "scores": scores, **choice}
-    return Call("POST", "/v1/compress", _reader(Compression), body)
+    return Call("POST", "v1/compress", _reader(Compression), body)
 
 
 def pack(
@@ -81,22 +103,61 @@ def pack(
         body["passages"] = _passages(passages)
     if index is not None:
         body |= {"index": index, "k": k}
-    return Call("POST", "/v1/pack", _reader(Context), body)
+    return Call("POST", "v1/pack", _reader(Context), body)
+
+
+def rerank(
+    query: str,
+    documents: Sequence[Passage | str],
+    model: str | None,
+    top_n: int | None,
+    return_documents: bool,
+) -> Call[Ranking]:
+    """``POST /v1/rerank``."""
+    body: dict[str, Any] = {
+        "query": query,
+        "documents": _passages(documents),
+        "top_n": top_n,
+        "return_documents": return_documents,
+    }
+    if model is not None:
+        body["model"] = model
+    return Call("POST", "v1/rerank", _reader(Ranking), body)
+
+
+def index(name: str, passages: Sequence[Passage], methods: Sequence[str] | None) -> Call[Job]:
+    """``POST /v1/index``."""
+    rows = [_passage(each) | {"metadata": dict(each.metadata)} for each in passages]
+    body: dict[str, Any] = {"index": name, "passages": rows}
+    if methods is not None:
+        body["methods"] = list(methods)
+    return Call("POST", "v1/index", _reader(Job), body, expected=(202,))
+
+
+def job(ident: str) -> Call[Job]:
+    """``GET /v1/jobs/{id}``."""
+    return Call("GET", f"v1/jobs/{quote(ident, safe='')}", _reader(Job))
+
+
+def delete_passage(ident: str, index: str) -> Call[Deleted]:
+    """``DELETE /v1/passages/{id}``."""
+    path = f"v1/passages/{quote(ident, safe='')}?index={quote(index, safe='')}"
+    return Call("DELETE", path, _reader(Deleted))
 
 
 def methods() -> Call[list[Method]]:
     """``GET /v1/methods``."""
-    return Call("GET", "/v1/methods", read_list(Method))
+    return Call("GET", "v1/methods", read_list(Method))
 
 
 def models() -> Call[list[Model]]:
     """``GET /v1/models``."""
-    return Call("GET", "/v1/models", read_list(Model))
+    return Call("GET", "v1/models", read_list(Model))
 
 
 def ready() -> Call[Readiness]:
     """``GET /readyz``, whose 503 is an answer too."""
-    return Call("GET", "/readyz", _reader(Readiness), expected=(200, 503))
+    return Call("GET", "readyz", _reader(Readiness), expected=(200, 503))
 
 
 def _reader(kind: type[T]) -> Callable[[Any], T]:
@@ -105,9 +166,8 @@ def _reader(kind: type[T]) -> Callable[[Any], T]:
 
 def _passages(passages: Sequence[Passage | str]) -> list[dict[str, Any] | str]:
     """What the service needs of the passages; scores and metadata stay at home."""
-    return [
-        each
-        if isinstance(each, str)
-        else {"id": each.id or None, "title": each.title, "text": each.text}
-        for each in passages
-    ]
+    return [each if isinstance(each, str) else _passage(each) for each in passages]
+
+
+def _passage(passage: Passage) -> dict[str, Any]:
+    return {"id": passage.id or None, "title": passage.title, "text": passage.text}

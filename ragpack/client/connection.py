@@ -8,7 +8,10 @@ import ragpack
 from ragpack.client.calls import Call
 from ragpack.errors import ConfigError
 
-__all__ = ["options", "request"]
+__all__ = ["BATCH_PATH", "POLL_SECONDS", "options", "request"]
+
+BATCH_PATH = "v1/compress/batch"  # below the base URL, whose own path stays
+POLL_SECONDS = 0.2
 
 
 def options(base_url: str, api_key: str | None, timeout: float) -> dict[str, Any]:
@@ -30,8 +33,7 @@ def options(base_url: str, api_key: str | None, timeout: float) -> dict[str, Any
 
 def request(call: Call[Any]) -> dict[str, Any]:
     """The keyword arguments of a request for ``call``."""
-    path = call.path.removeprefix("/")  # below the base URL, whose own path stays
-    return {"method": call.verb, "url": path, "json": call.body}
+    return {"method": call.verb, "url": call.path, "json": call.body}
 
 
 def _url(base_url: str) -> httpx.URL:

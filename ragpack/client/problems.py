@@ -16,7 +16,7 @@ from ragpack.errors import (
     ServiceUnavailable,
 )
 
-__all__ = ["Retry", "error_of", "unreachable"]
+__all__ = ["Retry", "error_from", "error_of", "unreachable"]
 
 BUSY = (429, 503)
 _UNUSABLE = (400, 413, 415, 422)
@@ -50,28 +50,38 @@ class Retry:
 
 
 def error_of(response: httpx.Response) -> RagpackError:
-    """The error that a refusal stands for; its body must have been read.
+    """The error that a refusal stands for; its body must have been read."""
+    problem = _problem(response)
+    problem.setdefault("request_id", response.headers.get("x-request-id", ""))
+    after = _retry_after(response)
+    asked = response.request
+    return error_from(
+        problem, response.status_code, f"{asked.method} {asked.url}", retry_after=after
+    )
+
+
+def error_from(
+    problem: dict[str, Any], status: int, where: str, *, retry_after: float | None = None
+) -> RagpackError:
+    """The error that a problem stands for.
 
     The service names its errors as :mod:`ragpack.errors` does, so that code which handles them at
-    home handles them here. Request id and status are in the error's notes.
+    home handles them here. ``where``, status and request id are in the error's notes.
     """
-    problem = _problem(response)
-    status, code = response.status_code, str(problem.get("code", ""))
+    code, ident = str(problem.get("code", "")), str(problem.get("request_id", ""))
     detail = str(problem.get("detail") or problem.get("title") or f"status {status}")
-    ident = str(problem.get("request_id") or response.headers.get("x-request-id", ""))
     error: RagpackError
     if status in (401, 403):
         error = ServiceDenied(detail, status=status, code=code, request_id=ident)
     elif status in BUSY:
-        after = _retry_after(response)
         error = ServiceUnavailable(
-            detail, status=status, code=code, request_id=ident, retry_after=after
+            detail, status=status, code=code, request_id=ident, retry_after=retry_after
         )
     elif status in _UNUSABLE:
         error = _named(code)(detail)
     else:
         error = ServiceError(detail, status=status, code=code, request_id=ident)
-    error.add_note(f"{response.request.method} {response.request.url}: {status} {code}, id {ident}")
+    error.add_note(f"{where}: {status} {code}, request {ident}")
     return error
 
 

@@ -8,10 +8,15 @@ from ragpack.types import Kind, Span
 __all__ = [
     "Compression",
     "Context",
+    "Deleted",
+    "Job",
     "Message",
     "Method",
     "Model",
     "PassageResult",
+    "Ranked",
+    "RankedDocument",
+    "Ranking",
     "Readiness",
     "Report",
     "Unit",
@@ -126,3 +131,54 @@ class Readiness:
 
     ready: bool
     checks: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
+    """A document's text, where it was asked for."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A document's place in the request, and the method's own score of it."""
+
+    index: int
+    relevance_score: float
+    document: RankedDocument | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The documents, best first."""
+
+    id: str
+    model: str
+    results: tuple[Ranked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work that goes on after its request was answered.
+
+    ``result`` says what it did when it is done, ``error`` why it failed.
+    """
+
+    id: str
+    status: Literal["queued", "running", "done", "failed"]
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in ("done", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A passage that is gone; ``artifacts`` counts what was stored for its text."""
+
+    id: str
+    artifacts: int

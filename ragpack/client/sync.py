@@ -1,17 +1,28 @@
 """The synchronous client."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Literal, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 import httpx
 
 from ragpack.client import calls
+from ragpack.client.batch import Batch, Question, Reply
 from ragpack.client.calls import Call, Choice
-from ragpack.client.connection import options, request
+from ragpack.client.connection import BATCH_PATH, POLL_SECONDS, options, request
 from ragpack.client.problems import Retry, error_of, unreachable
-from ragpack.client.shapes import Compression, Context, Method, Model, Readiness
+from ragpack.client.shapes import (
+    Compression,
+    Context,
+    Deleted,
+    Job,
+    Method,
+    Model,
+    Ranking,
+    Readiness,
+)
 from ragpack.types import Passage
 
 __all__ = ["Client"]
@@ -82,6 +93,67 @@ class Client:
         """
         return self._send(calls.pack(query, passages, index, k, format, choice))
 
+    def compress_batch(self, questions: Sequence[Question]) -> Generator[Reply, None, None]:
+        """:meth:`compress` for many questions in one call; replies come as they are done.
+
+        A question that cannot be answered has its error in its reply and disturbs no other one.
+
+        Raises:
+            RagpackError: the service refused the call as a whole, or broke off.
+        """
+        batch = Batch(questions)
+        with self._stream(batch.body) as response:
+            for line in response.iter_lines():
+                if (reply := batch.reply(line)) is not None:
+                    yield reply
+        batch.finish()
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[Passage | str],
+        *,
+        model: str | None = None,
+        top_n: int | None = None,
+        return_documents: bool = False,
+    ) -> Ranking:
+        """The documents in the order of their relevance; ``model`` is a method that judges them.
+
+        Raises:
+            RagpackError: as for :meth:`compress`.
+        """
+        return self._send(calls.rerank(query, documents, model, top_n, return_documents))
+
+    def index(
+        self, name: str, passages: Sequence[Passage], *, methods: Sequence[str] | None = None
+    ) -> Job:
+        """Add ``passages`` to an index, or replace those of the same id; the work goes on there.
+
+        Raises:
+            RagpackError: as for :meth:`compress`.
+        """
+        return self._send(calls.index(name, passages, methods))
+
+    def job(self, ident: str) -> Job:
+        """How far a job is."""
+        return self._send(calls.job(ident))
+
+    def wait(self, job: Job, *, seconds: float = 600.0) -> Job:
+        """``job`` when it is over, or as it stands after ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while not job.over and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            job = self.job(job.id)
+        return job
+
+    def delete_passage(self, ident: str, *, index: str) -> Deleted:
+        """Remove a passage from an index, and what is stored for its text.
+
+        Raises:
+            RagpackError: as for :meth:`compress`.
+        """
+        return self._send(calls.delete_passage(ident, index))
+
     def methods(self) -> list[Method]:
         """The methods, those included that cannot run there."""
         return self._send(calls.methods())
@@ -118,6 +190,23 @@ class Client:
                 raise unreachable(error) from error
             if response.status_code in call.expected:
                 return call.answer(response)
+            wait = retry.wait(response)
+            if wait is None:
+                raise error_of(response)
+            time.sleep(wait)
+
+    @contextmanager
+    def _stream(self, body: dict[str, Any]) -> Iterator[httpx.Response]:
+        retry = Retry(self._retries, self._longest_wait)
+        while True:
+            try:
+                with self._http.stream("POST", BATCH_PATH, json=body) as response:
+                    if response.status_code == httpx.codes.OK:
+                        yield response
+                        return
+                    response.read()
+            except httpx.HTTPError as error:
+                raise unreachable(error) from error
             wait = retry.wait(response)
             if wait is None:
                 raise error_of(response)

@@ -38,9 +38,10 @@ def _serving(settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def service() -> Iterator[str]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a service that anyone may use."""
-    with _serving(Settings(store="memory://")) as url:
+    indexes = tmp_path_factory.mktemp("indexes")
+    with _serving(Settings(store="memory://", indexes=indexes)) as url:
         yield url
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from ragpack import ContextPacker, Passage
-from ragpack.client import AsyncClient, Client
+from ragpack.client import AsyncClient, Client, Question, Reply
 from ragpack.errors import (
     ConfigError,
     InputError,
@@ -70,6 +70,65 @@ def test_the_catalogue_and_readiness(service):
         assert client.ready().checks["store"] == "ok"
 
 
+def test_an_index_from_its_first_passage_to_its_last(service):
+    with Client(service) as client:
+        job = client.wait(client.index("ports", PASSAGES))
+        assert (job.status, job.error) == ("done", None)
+        assert job.result
+        assert job.result["passages"] == 2
+        packed = client.pack(QUERY, index="ports", k=1)
+        assert [row.id for row in packed.passages] == ["b"]
+        assert client.delete_passage("b", index="ports").id == "b"
+        assert [row.id for row in client.pack(QUERY, index="ports").passages] == ["a"]
+        with pytest.raises(ServiceError) as caught:
+            client.job("none such/at all")
+    assert caught.value.status == 404
+
+
+def test_rerank_puts_the_best_first(service):
+    documents = [f"{passage.title}. {passage.text}" for passage in PASSAGES]
+    with Client(service) as client:
+        ranking = client.rerank(QUERY, documents, model="exit-mini", return_documents=True)
+        assert len(client.rerank(QUERY, PASSAGES, top_n=1).results) == 1
+    assert [row.index for row in ranking.results] == [1, 0]
+    assert ranking.results[0].relevance_score > ranking.results[1].relevance_score
+    assert ranking.results[0].document is not None
+    assert ranking.results[0].document.text == documents[1]
+
+
+BATCH = [
+    Question(QUERY, PASSAGES),
+    Question(QUERY, PASSAGES, choice={"method": "nope"}),
+    Question(QUERY, PASSAGES, scores=True, choice={"method": "exit-mini", "budget": 20}),
+]
+
+
+def _check_batch(replies: list[Reply]) -> None:
+    first, second, third = sorted(replies, key=lambda reply: reply.index)
+    assert first.response is not None
+    assert first.response.method == "recomp-extractive"
+    assert isinstance(second.error, UnknownPluginError)
+    assert third.response is not None
+    assert third.response.report.tokens_out <= 20
+    assert third.response.results[0].units
+
+
+def test_a_batch_answers_each_question_on_its_own(service):
+    with Client(service) as client:
+        _check_batch(list(client.compress_batch(BATCH)))
+        with pytest.raises(InputError):
+            list(client.compress_batch([]))
+
+
+async def test_an_asynchronous_batch(service):
+    async with AsyncClient(service) as client:
+        _check_batch([reply async for reply in client.compress_batch(BATCH)])
+        job = await client.wait(await client.index("harbour", PASSAGES))
+        assert job.status == "done"
+        assert (await client.rerank(QUERY, PASSAGES)).results[0].index == 1
+        assert (await client.delete_passage("a", index="harbour")).id == "a"
+
+
 async def test_the_asynchronous_client_answers_alike(service):
     with Client(service) as client:
         client.compress(QUERY, PASSAGES)  # so that both are answered from the store
@@ -118,12 +177,17 @@ class _Busy(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.paths.append(self.path)
         status, headers = self.refusals.pop(0) if self.refusals else (200, {})
-        body = b'{"data": []}' if status == 200 else b'{"detail": "64 requests are under way"}'
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fine = b'{"data": []}' if self.command == "GET" else b""
+        body = fine if status == 200 else b'{"detail": "64 requests are under way"}'
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -159,6 +223,14 @@ def test_patience_has_an_end(busy):
     with Client(url) as client, pytest.raises(ServiceUnavailable) as caught:
         client.methods()
     assert (len(handler.paths), caught.value.retry_after) == (4, 3600)
+
+
+def test_a_batch_that_breaks_off(busy):
+    url, handler = busy
+    handler.refusals[:] = [(503, {"Retry-After": "0"})]
+    with Client(url) as client, pytest.raises(ServiceUnavailable, match="unanswered"):
+        list(client.compress_batch(BATCH))
+    assert handler.paths == ["/v1/compress/batch"] * 2
 
 
 def test_other_refusals_stand(busy):
