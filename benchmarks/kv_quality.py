@@ -1,13 +1,16 @@
-"""What reused KV costs: gold-answer likelihood and faithfulness to the plain prompt.
+"""What reused KV costs: likelihood and F1 of the gold answer, faithfulness to the plain prompt.
 
-Two measures that do not replace each other. *recovered*: how much of what the passages are worth is
-kept, (none - x) / (none - sequential) in mean negative log-likelihood of the gold answer's tokens.
-*kl*: divergence of the next-token distribution behind the prompt from the plain prompt's. Gold
-passages and the first others of a question, shuffled; questions with yes/no answers are left out.
-From the repository's root:
+Measures that do not replace each other. *recovered*: how much of what the passages are worth is
+kept, (none - x) / (none - sequential) in mean negative log-likelihood of the gold answer's tokens,
+with a 95 % interval over questions. *kl*: divergence of the next-token distribution behind the
+prompt from the plain prompt's. *f1*, with ``--answers``: of the decoder's own answer, behind a
+prompt with three examples. Gold passages and the first others of a question, shuffled; questions
+with yes/no answers are left out. ``--grid`` compares APE's temperatures and scales instead of the
+dial. From the repository's root:
 
     python benchmarks/kv_quality.py --questions 20
-    python benchmarks/kv_quality.py --questions 100 --passages 10 --model llama-3.2-1b
+    python benchmarks/kv_quality.py --questions 20 --grid
+    python benchmarks/kv_quality.py --questions 100 --passages 10 --answers --model llama-3.2-1b
 """
 
 from __future__ import annotations
@@ -17,32 +20,52 @@ import random
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from common import DATA, parser, report
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from ragpack import Passage
+from ragpack.bench.measures import token_f1
 from ragpack.compressors.ape import Ape
 from ragpack.compressors.kv_reuse import KvReuse
 from ragpack.config import DEFAULT_DECODER
 from ragpack.handoff.decoding import ModelInputs
 from ragpack.handoff.hf import HFDecoder
 from ragpack.kv.method import KVMethod
+from ragpack.models.prompt import INSTRUCTION
 from ragpack.report import PackedContext, PackReport
 from ragpack.types import Segment
+
+EXAMPLES = """Copy the shortest answer to the question from the context. Examples:
+
+Context: The old bridge at Torvik was opened in 1911 and carries one lane of traffic.
+Question: When was the bridge at Torvik opened?
+Answer: 1911
+
+Context: Salt Wind is a novel by Ada Ferrant. It was filmed by Jon Mirek ten years later.
+Question: Who wrote the book that Jon Mirek filmed?
+Answer: Ada Ferrant
+
+Context: The heron nests in tall trees beside lakes, mostly alders.
+Question: In which trees does the heron mostly nest?
+Answer: alders"""
+
+_ANSWER_TOKENS = 16
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its first gold answer, and some of its passages."""
+    """A question, its gold answers, and some of its passages."""
 
     text: str
-    answer: str
+    answers: list[str]
     passages: list[Passage]
 
 
@@ -59,15 +82,12 @@ def questions(count: int, passages: int, seed: int) -> Iterator[Question]:
             count -= 1
             order.shuffle(found)
             chosen = [Passage(p["id"], p["text"], p["title"]) for p in found]
-            yield Question(record["question"], record["answers"][0], chosen)
+            yield Question(record["question"], record["answers"], chosen)
 
 
-def methods(model: str) -> dict[str, KVMethod]:
-    """Every setting that is compared."""
-    made: dict[str, KVMethod] = {
-        f"ape T={heat:g} S={scale:g}": Ape(model, temperature=heat, scale=scale, dtype="f32")
-        for heat, scale in ((1, 1), (0.9, 1), (0.9, 0.9), (0.8, 1))
-    }
+def dial(model: str, instruction: str) -> dict[str, KVMethod]:
+    """Both methods, and every setting of the dial that is compared."""
+    made: dict[str, KVMethod] = ape(model, instruction, ((1, 1), (0.9, 1), (0.9, 0.9), (0.8, 1)))
     for selection, shares in (
         ("first", (0.15,)),
         ("deviation", (0.15,)),
@@ -77,16 +97,39 @@ def methods(model: str) -> dict[str, KVMethod]:
             for anchor in (False, True):
                 name = f"kv-reuse {selection} {share:g}" + (" anchored" if anchor else "")
                 made[name] = KvReuse(
-                    model, recompute=share, selection=selection, anchor=anchor, dtype="f32"
+                    model,
+                    recompute=share,
+                    selection=selection,
+                    anchor=anchor,
+                    instruction=instruction,
+                    dtype="f32",
                 )
     return made
+
+
+def grid(model: str, instruction: str) -> dict[str, KVMethod]:
+    """APE at the temperatures and scales from 0.6 to 1."""
+    steps = (0.6, 0.7, 0.8, 0.9, 1.0)
+    return ape(model, instruction, [(heat, scale) for heat in steps for scale in steps])
+
+
+def ape(
+    model: str, instruction: str, settings: Iterable[tuple[float, float]]
+) -> dict[str, KVMethod]:
+    """APE at each (temperature, scale)."""
+    return {
+        f"ape T={heat:g} S={scale:g}": Ape(
+            model, temperature=heat, scale=scale, instruction=instruction, dtype="f32"
+        )
+        for heat, scale in settings
+    }
 
 
 class Reader:
     """The decoder, and the KV of the question at hand."""
 
-    def __init__(self, model: str) -> None:
-        self.decoder = HFDecoder(model, device="cpu")
+    def __init__(self, model: str, instruction: str) -> None:
+        self.decoder = HFDecoder(model, device="cpu", instruction=instruction)
         self._kv: dict[str, list[Any]] = {}
 
     def start_question(self) -> None:
@@ -108,13 +151,8 @@ class Reader:
         logits: Tensor = output.logits[0]
         return logits.log_softmax(-1)
 
-    def plain(self, question: Question, passages: list[Passage]) -> ModelInputs:
-        """The plain prompt."""
-        text = "\n\n".join(passage.full_text for passage in passages)
-        return self.decoder.inputs(text, question.text)
-
-    def stored(self, question: Question, method: KVMethod) -> ModelInputs:
-        """The start from KV; passages are encoded once for all recipes of equal fingerprints."""
+    def context(self, question: Question, method: KVMethod) -> PackedContext:
+        """The packed KV; passages are encoded once for all recipes of equal fingerprints."""
         made = method.fingerprint.digest
         if made not in self._kv:
             self._kv[made] = method.compress(question.passages, None)
@@ -123,11 +161,67 @@ class Reader:
             Segment(passage, ((0, len(passage.text)),), artifact=artifact)
             for passage, artifact in zip(question.passages, placed, strict=True)
         )
-        packed = PackedContext(question.text, segments, PackReport(method.name, 0, 0))
-        inputs = self.decoder.inputs(packed, question.text)
-        if isinstance(inputs.cache, DynamicCache):
+        return PackedContext(question.text, segments, PackReport(method.name, 0, 0))
+
+    def inputs(self, context: PackedContext | str, question: Question) -> ModelInputs:
+        """Where decoding starts; from KV where the context holds it.
+
+        Raises:
+            RuntimeError: the decoder fell back to the text.
+        """
+        inputs = self.decoder.inputs(context, question.text)
+        if not isinstance(context, str) and isinstance(inputs.cache, DynamicCache):
             raise RuntimeError("the decoder fell back to the text")
         return inputs
+
+    def f1(self, context: PackedContext | str, question: Question) -> float:
+        """Of the decoder's own answer, up to its first line end."""
+        answer = self.decoder.generate(context, question.text, max_new_tokens=_ANSWER_TOKENS)
+        return token_f1(answer.text.strip().partition("\n")[0], question.answers)
+
+
+@dataclass
+class Figures:
+    """One value a question, in the order of the questions, for every setting."""
+
+    loss: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    divergence: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    f1: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    tokens: list[int] = field(default_factory=list)
+
+    def to_dict(self, seed: int) -> dict[str, Any]:
+        """Means over questions, with intervals of what is recovered."""
+        return {
+            "seed": seed,
+            "questions": len(self.tokens),
+            "mean_prompt_tokens": round(statistics.fmean(self.tokens)),
+            "settings": {name: self._setting(name, seed) for name in self.loss},
+        }
+
+    def _setting(self, name: str, seed: int) -> dict[str, Any]:
+        low, high = self._interval(name, seed)
+        made = {
+            "nll": round(statistics.fmean(self.loss[name]), 4),
+            "recovered": round(float(self._recovered(name, slice(None))), 4),
+            "recovered_95": [round(low, 4), round(high, 4)],
+            "kl": round(statistics.fmean(self.divergence[name]), 4),
+            "kl_median": round(statistics.median(self.divergence[name]), 4),
+            "kl_max": round(max(self.divergence[name]), 4),
+        }
+        return made | ({"f1": round(statistics.fmean(self.f1[name]), 4)} if self.f1 else {})
+
+    def _recovered(self, name: str, rows: Any) -> Any:
+        """The share of the passages' worth, over the questions in ``rows`` [..., questions]."""
+        none, best, found = (
+            np.array(self.loss[arm])[rows].mean(axis=-1) for arm in ("none", "sequential", name)
+        )
+        return (none - found) / (none - best)
+
+    def _interval(self, name: str, seed: int) -> tuple[float, float]:
+        count = len(self.tokens)
+        rows = np.random.default_rng(seed).integers(count, size=(_RESAMPLES, count))
+        low, high = np.percentile(self._recovered(name, rows), [2.5, 97.5])
+        return float(low), float(high)
 
 
 def main() -> None:
@@ -136,53 +230,46 @@ def main() -> None:
     arguments_of.add_argument("--questions", type=int, default=20)
     arguments_of.add_argument("--passages", type=int, default=6)
     arguments_of.add_argument("--model", default=DEFAULT_DECODER)
+    arguments_of.add_argument("--grid", action="store_true", help="temperatures and scales of APE")
+    arguments_of.add_argument("--answers", action="store_true", help="also F1, after examples")
     arguments_of.add_argument("--only", nargs="+", help="settings by name; all by default")
     arguments = arguments_of.parse_args()
-    reader, settings = Reader(arguments.model), methods(arguments.model)
-    if arguments.only:
-        settings = {name: settings[name] for name in arguments.only}
-    loss: dict[str, list[float]] = defaultdict(list)
-    divergence: dict[str, list[float]] = defaultdict(list)
-    tokens: list[int] = []
+    instruction = EXAMPLES if arguments.answers else INSTRUCTION
+    reader = Reader(arguments.model, instruction)
+    settings = (grid if arguments.grid else dial)(arguments.model, instruction)
+    settings = {name: settings[name] for name in arguments.only or settings}
+    figures = Figures()
     for question in questions(arguments.questions, arguments.passages, arguments.seed):
-        reader.start_question()
-        answer = reader.decoder.prompts.encode(question.answer)
-        sequential = reader.logits(reader.plain(question, question.passages), answer)
-        rows = {"none": reader.logits(reader.plain(question, []), answer)}
-        rows |= {"sequential": sequential}
-        rows |= {
-            name: reader.logits(reader.stored(question, method), answer)
-            for name, method in settings.items()
-        }
-        print(f"question {len(tokens) + 1} of {arguments.questions}", file=sys.stderr)
-        tokens.append(reader.plain(question, question.passages).prompt_tokens)
-        for name, row in rows.items():
-            gold = row[torch.arange(len(answer)), torch.tensor(answer)]
-            loss[name].append(-float(gold.mean()))
-            gap = sequential[0].exp() * (sequential[0] - row[0])
-            divergence[name].append(float(gap.sum()))
-    report({"seed": arguments.seed, **_figures(loss, divergence, tokens)})
+        measure(question, reader, settings, figures, answers=arguments.answers)
+        print(f"question {len(figures.tokens)} of {arguments.questions}", file=sys.stderr)
+    report(figures.to_dict(arguments.seed))
 
 
-def _figures(
-    loss: dict[str, list[float]], divergence: dict[str, list[float]], tokens: list[int]
-) -> dict[str, Any]:
-    none, best = (statistics.fmean(loss[name]) for name in ("none", "sequential"))
-    settings = {
-        name: {
-            "nll": round(statistics.fmean(values), 4),
-            "recovered": round((none - statistics.fmean(values)) / (none - best), 4),
-            "kl": round(statistics.fmean(divergence[name]), 4),
-            "kl_median": round(statistics.median(divergence[name]), 4),
-            "kl_max": round(max(divergence[name]), 4),
-        }
-        for name, values in loss.items()
-    }
-    return {
-        "questions": len(tokens),
-        "mean_prompt_tokens": round(statistics.fmean(tokens)),
-        "settings": settings,
-    }
+def measure(
+    question: Question,
+    reader: Reader,
+    settings: Mapping[str, KVMethod],
+    figures: Figures,
+    *,
+    answers: bool,
+) -> None:
+    """Every setting on one question, added to ``figures``."""
+    reader.start_question()
+    gold = reader.decoder.prompts.encode(question.answers[0])
+    whole = "\n\n".join(passage.full_text for passage in question.passages)
+    figures.tokens.append(reader.inputs(whole, question).prompt_tokens)
+    contexts: dict[str, PackedContext | str] = {"sequential": whole, "none": ""}
+    contexts |= {name: reader.context(question, method) for name, method in settings.items()}
+    sequential = None
+    for name, context in contexts.items():
+        row = reader.logits(reader.inputs(context, question), gold)
+        sequential = row if sequential is None else sequential
+        likely = row[torch.arange(len(gold)), torch.tensor(gold)]
+        figures.loss[name].append(-float(likely.mean()))
+        gap = sequential[0].exp() * (sequential[0] - row[0])
+        figures.divergence[name].append(float(gap.sum()))
+        if answers:
+            figures.f1[name].append(reader.f1(context, question))
 
 
 if __name__ == "__main__":
