@@ -21,7 +21,7 @@ from ragpack.digest import digest_fields, digest_file
 from ragpack.errors import CompressionError, ConfigError
 from ragpack.models.sentence_judge import SHIPPED_WEIGHTS, SentenceJudge
 from ragpack.protocols import Compressor
-from ragpack.ranking import ranked
+from ragpack.ranking import ranked, relevance
 from ragpack.sentences import SPLITTER, sentence_spans
 from ragpack.types import Artifact, Fingerprint, Kind, Passage, Span, TextArtifact
 
@@ -99,6 +99,13 @@ class ExitMini(Compressor):
         ]
         scores = self.judge.scores(query, [passage.title for passage in passages], texts)
         return [TextArtifact(own, tuple(found)) for own, found in zip(spans, scores, strict=True)]
+
+    def relevance(
+        self, query: str, passages: Sequence[Passage], artifacts: Sequence[Artifact]
+    ) -> list[float]:
+        """The best score of each passage, or of a sentence that mentions its title."""
+        judged = [cast(TextArtifact, artifact) for artifact in artifacts]
+        return relevance(passages, [one.spans for one in judged], [one.scores for one in judged])
 
     def select(
         self,

@@ -1,6 +1,7 @@
 """What every compressor must do, run over each that is registered."""
 
 import copy
+import math
 from contextlib import suppress
 from itertools import pairwise
 
@@ -144,6 +145,16 @@ def test_a_stored_artifact_selects_as_a_fresh_one(method, budget) -> None:
         assert frames(method, PASSAGES, again) == frames(method, PASSAGES, fresh)
     for one, other in zip(chosen, rechosen, strict=True):
         check_close(one, other)
+
+
+def test_a_method_that_judges_gives_each_passage_a_relevance(method) -> None:
+    if not method.judges:
+        pytest.skip("does not judge: the retriever's scores have to")
+    passages = [*PASSAGES, Passage("empty", "")]
+    judged = method.relevance(QUERY, passages, method.compress(passages, QUERY))
+    assert all(math.isfinite(value) for value in judged[:-1])
+    assert judged[-1] == -math.inf
+    assert method.relevance(QUERY, [], []) == []
 
 
 def test_changes_none_of_its_inputs(method) -> None:

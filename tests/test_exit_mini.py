@@ -48,6 +48,15 @@ def test_the_answering_sentence_scores_highest(method, query, expected) -> None:
     assert max(light.scores) > max(bread.scores)
 
 
+def test_relevance_is_the_best_score_of_a_passage_or_of_what_mentions_it(method) -> None:
+    mention = Passage("mention", "The lighthouse of 1871 stands beside a shop for Bread.")
+    light, bread, named = method.compress([LIGHT, BREAD, mention], QUERY)
+    alone = method.relevance(QUERY, [LIGHT, BREAD], [light, bread])
+    assert alone == [max(light.scores), max(bread.scores)]
+    together = method.relevance(QUERY, [BREAD, mention], [bread, named])
+    assert together == [max(named.scores)] * 2
+
+
 def test_every_sentence_has_a_score(method) -> None:
     light, bread = method.compress([LIGHT, BREAD], QUERY)
     assert [len(light.scores), len(bread.scores)] == [3, 2]
