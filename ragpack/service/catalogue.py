@@ -77,6 +77,17 @@ class Catalogue:
             raise UnsupportedModel(f"{name} cannot run on this server: {method.reason}")
         return method.compressor
 
+    def own(self, name: str) -> Compressor:
+        """The method for one tenant alone where that costs no further model.
+
+        A method may remember queries; what one tenant asked must answer no other one sooner.
+
+        Raises:
+            UnknownPluginError, UnsupportedModel: as for ``self[name]``.
+        """
+        settings = self._shared(self._factories.get(name))
+        return make_compressor(name, settings) if settings and self[name] else self[name]
+
     def all(self) -> list[Method]:
         """Every method, by name."""
         return [self._method(name) for name in self.names]
@@ -91,13 +102,16 @@ class Catalogue:
         """The method, with its models found (not yet loaded), or why it cannot run."""
         if factory.kind == "kv":
             return Method(name, factory, None, _KV)
-        shared = {"encoder": self._encoder}
-        known = inspect.signature(factory).parameters
         try:
-            compressor = make_compressor(name, {k: v for k, v in shared.items() if k in known})
+            compressor = make_compressor(name, self._shared(factory))
             _ = compressor.fingerprint
         except RagpackError as error:
             reason = str(error).partition("\n")[0]
             _log.info("method %s is not available: %s", name, reason)
             return Method(name, factory, None, reason)
         return Method(name, factory, compressor)
+
+    def _shared(self, factory: type[Compressor] | None) -> dict[str, Any]:
+        """The settings by which methods use one encoder."""
+        takes = factory is not None and "encoder" in inspect.signature(factory).parameters
+        return {"encoder": self._encoder} if takes else {}

@@ -100,9 +100,10 @@ class Engine:
             UnsupportedModel: the method cannot run here.
             ConfigError: a setting that the method does not have.
         """
-        method = tuned(self.methods[choice.method], choice.settings)
+        shared = self._shared(choice.method, caller.namespace)
+        method = tuned(shared.compressor, choice.settings)
         most = self.settings.limits.deadline_ms
-        return self._shared(choice.method, caller.namespace).tuned(
+        return shared.tuned(
             Weighing(method) if weighing else method,
             choice.min_relevance,
             min(choice.deadline_ms or most, most),
@@ -112,7 +113,7 @@ class Engine:
         with self._lock:
             if (packer := self._packers.get((method, namespace))) is None:
                 packer = self._packers[method, namespace] = _Packer(
-                    self.methods[method],
+                    self.methods.own(method),
                     store=self.store,
                     tokenizer=self._counter.apart(),
                     namespace=namespace,

@@ -38,6 +38,15 @@ class Indexes:
         self._open: dict[Path, tuple[int, Any]] = {}
         self._lock = threading.Lock()
 
+    def require(self) -> None:
+        """Make sure that there is a root.
+
+        Raises:
+            Problem: there is none.
+        """
+        if self._root is None:
+            raise Problem(404, "NotFound", "this service keeps no indexes (see --indexes)")
+
     def search(self, namespace: str, name: str, query: str, k: int) -> list[Passage]:
         """The ``k`` best passages.
 

@@ -90,7 +90,7 @@ def test_twins_and_plain_strings(service):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "多い。少ない。", "🦊" * 300, "a\x00b", "word " * 20_000],
+    ["", "x", "多い。少ない。", "🦊" * 300, "a\x00b", "word " * 2_000],
     ids=lambda text: repr(text[:8]),
 )
 def test_any_text_gives_an_answer(service, text):

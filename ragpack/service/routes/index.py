@@ -21,6 +21,7 @@ router = APIRouter(prefix="/v1", tags=["index"], route_class=JsonRoute, response
     "/index",
     status_code=202,
     summary="Add passages to an index, or replace them",
+    responses=said(404),
 )
 async def upsert(
     asked: IndexRequest, engine: EngineOf, caller: CallerOf, response: Response
@@ -32,6 +33,7 @@ async def upsert(
 
 
 def _upsert(asked: IndexRequest, engine: Engine, caller: Caller) -> Job:
+    engine.indexes.require()
     passages = admit("", asked.passages, caller, engine.settings.limits)
     caches = [engine.storing(method, caller.namespace) for method in asked.methods]
     vectors = engine.vectors(caller.namespace)

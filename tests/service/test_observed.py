@@ -1,0 +1,162 @@
+"""What operators see: readiness, counters, traces and logs; and never a word of a passage."""
+
+import json
+import logging
+import threading
+import time
+
+import httpx
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from ragpack.service.logs import JsonFormatter
+
+SECRET_TEXT = "Marmalade is stored in the cellar."
+ASKED = {"query": "Where is the marmalade?", "passages": [SECRET_TEXT]}
+
+
+def _until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def _metric(client, line):
+    found = [row for row in client.get("/metrics").text.splitlines() if row.startswith(line)]
+    return float(found[0].rsplit(" ", 1)[1]) if found else 0.0
+
+
+def test_a_redis_that_dies_fails_no_request_and_shows_in_readiness(serve, redis_server):
+    client = serve(store=redis_server.url).client
+    _until(lambda: client.get("/readyz").status_code == 200)
+    answers: list[httpx.Response] = []
+    stop = threading.Event()
+
+    def load(number):
+        with httpx.Client(base_url=client.base_url, timeout=60) as own:
+            while not stop.is_set():
+                text = f"{SECRET_TEXT} {number} {len(answers)}"
+                answers.append(own.post("/v1/compress", json=ASKED | {"passages": [text]}))
+
+    threads = [threading.Thread(target=load, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    _until(lambda: len(answers) > 10)
+    redis_server.kill()
+    _until(lambda: client.get("/readyz").status_code == 503)
+    red = client.get("/readyz").json()
+    before = len(answers)
+    _until(lambda: len(answers) > before + 10)
+    redis_server.start()
+    _until(lambda: client.get("/readyz").status_code == 200)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert {answer.status_code for answer in answers} == {200}
+    assert red == {"ready": False, "checks": {"store": "the store does not answer", "models": "ok"}}
+    assert client.get("/healthz").status_code == 200
+    assert _metric(client, "ragpack_store_up") == 1
+
+
+def test_every_request_and_refusal_is_counted(serve):
+    client = serve().client
+    client.post("/v1/compress", json=ASKED)
+    client.post("/v1/compress", json=ASKED | {"method": "nope"})
+    client.get("/nowhere/at/all")
+    route = 'ragpack_http_requests_total{method="POST",route="/v1/compress",status='
+    assert _metric(client, route + '"200"') == _metric(client, route + '"422"') == 1
+    assert _metric(client, 'ragpack_failures_total{reason="UnknownPluginError"}') == 1
+    assert _metric(client, 'ragpack_http_request_seconds_count{route="/v1/compress"}') == 2
+    assert _metric(client, 'ragpack_http_request_seconds_count{route="none"}') == 1
+    stage = 'ragpack_stage_seconds_count{method="recomp-extractive",stage='
+    assert _metric(client, stage + '"fetch"') == _metric(client, stage + '"select"') == 1
+    result = 'ragpack_cache_requests_total{method="recomp-extractive",result="miss"}'
+    assert _metric(client, result) == 1
+    assert _metric(client, 'ragpack_tokens_total{direction="in"}') > 5
+    assert "armalade" not in client.get("/metrics").text
+
+
+@pytest.fixture
+def spans(monkeypatch):
+    """The spans of this process; OpenTelemetry takes one provider in a process's life."""
+    exporter = InMemorySpanExporter()
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
+    processor = SimpleSpanProcessor(exporter)
+    provider.add_span_processor(processor)
+    yield exporter
+    processor.shutdown()
+
+
+def test_traces_go_on_where_the_caller_began(serve, spans):
+    client = serve().client
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    client.post("/v1/compress", json=ASKED, headers={"traceparent": parent})
+    client.post("/v1/compress", json=ASKED | {"budget": SECRET_TEXT})
+    client.post("/v1/compress", json=ASKED | {"method": SECRET_TEXT})
+    _until(lambda: any(span.name == "POST /v1/compress" for span in spans.get_finished_spans()))
+    found = [
+        span
+        for span in spans.get_finished_spans()
+        if span.context.trace_id == 0x0AF7651916CD43DD8448EB211C80319C
+    ]
+    assert {"POST /v1/compress", "ragpack.pack", "ragpack.compress"} <= {s.name for s in found}
+    everything = " ".join(span.to_json() for span in spans.get_finished_spans())
+    assert "armalade" not in everything
+
+
+def test_logs_are_json_without_text_or_keys(serve, make_key, caplog):
+    caplog.set_level(logging.DEBUG, "ragpack")
+    client = serve(keys=(make_key("team", "open-sesame"),)).client
+    headers = {"Authorization": "Bearer open-sesame", "X-Request-ID": "job-7"}
+    client.post("/v1/compress", json=ASKED, headers=headers)
+    client.post("/v1/compress", json=ASKED | {"tau": SECRET_TEXT}, headers=headers)
+    client.post("/v1/compress", json=ASKED, headers={"Authorization": "Bearer open-sesamE"})
+    records = [record for record in caplog.records if record.name == "ragpack.service.access"]
+    lines = [json.loads(JsonFormatter().format(record)) for record in records]
+    first = lines[0]
+    assert (first["request_id"], first["key"], first["status"]) == ("job-7", "team", 200)
+    assert first["passages"] == 1
+    assert first["tokens_in"] > 5
+    assert [line["failure"] for line in lines] == [None, "InvalidRequest", "Unauthorized"]
+    everything = "\n".join(JsonFormatter().format(record) for record in caplog.records)
+    assert "armalade" not in everything
+    assert "sesam" not in everything
+
+
+def test_merged_runs_of_the_encoder_give_each_its_own(serve):
+    client = serve().client
+    passages = [
+        "The tank is 38 metres long. It has a lid.",
+        "Ferries leave at eight. Gulls follow.",
+    ]
+    questions = [
+        f"{word} {n}?"
+        for n in range(8)
+        for word in ("How long is the tank", "When do ferries leave")
+    ]
+    alone = serve(batching=False).client
+
+    def ask(to, question):
+        asked = {"query": question, "passages": passages, "scores": True}
+        rows = to.post("/v1/compress", json=asked).json()["results"]
+        return [unit["score"] for row in rows for unit in row["units"]]
+
+    answers: dict[str, list[float]] = {}
+    threads = [
+        threading.Thread(target=lambda q=question: answers.update({q: ask(client, q)}))
+        for question in questions
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for question in questions:
+        assert answers[question] == pytest.approx(ask(alone, question), abs=1e-3)
+    assert _metric(client, "ragpack_batch_requests_count") < len(questions) + 5
