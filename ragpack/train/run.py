@@ -153,5 +153,10 @@ class Run:
         self.losses = tensors["losses"].tolist()
         for name, part in self._named.items():
             part.data.copy_(tensors[f"weight/{name}"])
-            self._optimizer.state[part] = {key: tensors[f"{key}/{name}"] for key in _MOMENTS}
+        state = self._optimizer.state_dict()
+        state["state"] = {
+            number: {key: tensors[f"{key}/{name}"] for key in _MOMENTS}
+            for number, name in enumerate(self._named)
+        }
+        self._optimizer.load_state_dict(state)  # moves the moments to the parameters' device
         logger.info("resuming after %d steps", len(self.losses))
