@@ -6,11 +6,14 @@ that it needs on text from the wild:
 - it panics on some non-ASCII white space, so it is shown a text in which every white space is a
   blank or a newline, character for character; offsets stay those of the original;
 - a panic that comes all the same is no ``Exception``; a few rules of our own take over then;
-- it runs lists together, so paragraphs and list items are split off first.
+- it runs lists together, so paragraphs and list items are split off first;
+- Thai and Lao write no mark between sentences, so a blank between two of their letters ends one
+  that is long enough.
 """
 
 import logging
 import re
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from itertools import pairwise
 
@@ -23,7 +26,7 @@ __all__ = ["LONGEST_SENTENCE", "SPLITTER", "sentence_spans"]
 
 logger = logging.getLogger(__name__)
 
-SPLITTER = f"sentencex-{version('sentencex')}/1"
+SPLITTER = f"sentencex-{version('sentencex')}/2"
 """Name and version of the rules: part of every fingerprint that depends on sentence borders."""
 
 LONGEST_SENTENCE = 1000
@@ -41,6 +44,10 @@ _ITEM_START = re.compile(rf"\s*{_ITEM}")
 _PIECE = re.compile(
     rf"\S(?:.{{0,{LONGEST_SENTENCE - 2}}}\S)?(?!\S)|\S{{1,{LONGEST_SENTENCE}}}", re.DOTALL
 )
+
+_UNMARKED_BLANK = re.compile(r"(?<=[\u0e01-\u0eff]) +(?=[\u0e01-\u0eff])")
+_UNMARKED_SENTENCE = 100
+"""Characters of Thai or Lao from which on a blank ends a sentence."""
 
 _TERMINAL = re.compile(r"[.!?…]+[\"'”’)\]]*\s+(?=[^a-z\s])|[。！？｡؟।]+[”’」』）]*")
 _ABBREVIATION = re.compile(
@@ -65,7 +72,8 @@ def sentence_spans(text: str, language: str = "en") -> tuple[Span, ...]:
     for start, end in pairwise([0, *breaks, len(plain)]):
         marker = _ITEM_START.match(plain, start, end)
         body = marker.end() if marker else start
-        cuts += [body + offset for offset in _sentence_ends(plain[body:end].rstrip(), language)]
+        ends = [body + offset for offset in _sentence_ends(plain[body:end].rstrip(), language)]
+        cuts += _with_unmarked(plain, body, ends)
         cuts.append(end)
     return tuple(
         piece.span()
@@ -84,6 +92,17 @@ def _sentence_ends(block: str, language: str) -> list[int]:
     except BaseException:  # a Rust panic derives from BaseException
         logger.warning("sentencex failed on a text of %d characters; split by rule", len(block))
         return _ends_by_rule(block)
+
+
+def _with_unmarked(text: str, start: int, ends: Iterable[int]) -> Iterator[int]:
+    """``ends`` with those that are only written as a blank; the first sentence is at ``start``."""
+    for end in ends:
+        for blank in _UNMARKED_BLANK.finditer(text, start, end):
+            if blank.start() - start >= _UNMARKED_SENTENCE:
+                start = blank.end()
+                yield start
+        yield end
+        start = end
 
 
 def _ends_by_rule(block: str) -> list[int]:
