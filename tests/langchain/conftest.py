@@ -3,24 +3,28 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import InMemoryVectorStore
+from llama_index.core.retrievers import BaseRetriever as LlamaRetriever
+from llama_index.core.schema import NodeWithScore, TextNode
 
 from ragpack import ContextPacker
 from ragpack.cache_store.memory import MemoryStore
 from ragpack.compressors.recomp_extractive import RecompExtractive
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.models import SentenceEncoder, load_encoder
-from ragpack.protocols import Compressor
+from ragpack.protocols import Compressor, Packer
+from ragpack.retrievers import langchain, llama_index
 from ragpack.sentences import sentence_spans
 from ragpack.types import Artifact, Fingerprint, Passage, TextArtifact
 
 MakePacker = Callable[..., ContextPacker]
+Note = tuple[str, str, dict[str, Any]]
 
 
 class Keyword(Compressor):
@@ -50,6 +54,66 @@ class Shelf(BaseRetriever):
 
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
         return list(self.documents)
+
+
+class Found(NamedTuple):
+    """What came back, in words that both frameworks share."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any]
+
+
+class LangChainFace:
+    """Notes (id, text, metadata) behind LangChain's packed retriever."""
+
+    def retriever(self, notes: Sequence[Note], packer: Packer, **settings: Any) -> Any:
+        documents = [Document(text, id=ident, metadata=data) for ident, text, data in notes]
+        return langchain.PackedRetriever(base=Shelf(documents=documents), packer=packer, **settings)
+
+    def ask(self, retriever: Any, query: str) -> list[Found]:
+        return self._found(retriever.invoke(query))
+
+    async def aask(self, retriever: Any, query: str) -> list[Found]:
+        return self._found(await retriever.ainvoke(query))
+
+    def _found(self, documents: list[Document]) -> list[Found]:
+        return [Found(str(d.id), d.page_content, d.metadata) for d in documents]
+
+
+class NodeShelf(LlamaRetriever):
+    """Gives all its nodes, however many are asked for."""
+
+    def __init__(self, nodes: list[NodeWithScore]) -> None:
+        super().__init__()
+        self.nodes = nodes
+
+    def _retrieve(self, query_bundle: Any) -> list[NodeWithScore]:
+        return list(self.nodes)
+
+
+class LlamaIndexFace:
+    """The same behind LlamaIndex's."""
+
+    def retriever(self, notes: Sequence[Note], packer: Packer, **settings: Any) -> Any:
+        nodes = [TextNode(id_=ident, text=text, metadata=data) for ident, text, data in notes]
+        base = NodeShelf([NodeWithScore(node=node) for node in nodes])
+        return llama_index.PackedRetriever(base, packer, **settings)
+
+    def ask(self, retriever: Any, query: str) -> list[Found]:
+        return self._found(retriever.retrieve(query))
+
+    async def aask(self, retriever: Any, query: str) -> list[Found]:
+        return self._found(await retriever.aretrieve(query))
+
+    def _found(self, nodes: list[NodeWithScore]) -> list[Found]:
+        return [Found(n.node_id, n.text, n.metadata) for n in nodes]
+
+
+@pytest.fixture(scope="session", params=["langchain", "llama_index"])
+def face(request: pytest.FixtureRequest) -> LangChainFace | LlamaIndexFace:
+    """One of the two frameworks; what is tested with it holds for both."""
+    return LangChainFace() if request.param == "langchain" else LlamaIndexFace()
 
 
 class Encoded(Embeddings):
@@ -128,3 +192,14 @@ def make_recomp(
         return make_packer(method, store=sentence_vectors, **settings)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def packers(encoder: SentenceEncoder) -> Iterator[list[ContextPacker]]:
+    """One packer that keeps all, and one that ranks sentences; for many examples of one test."""
+    ranking = RecompExtractive(encoder, top_n=3)
+    with (
+        ContextPacker("identity", store="memory://") as plain,
+        ContextPacker(ranking, store="memory://") as ranked,
+    ):
+        yield [plain, ranked]

@@ -12,12 +12,10 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableField
 from pydantic import Field, ValidationError
 
-from ragpack import ContextPacker
 from ragpack.errors import ConfigError
-from ragpack.protocols import Compressor
 from ragpack.retrievers.faiss import FaissRetriever
 from ragpack.retrievers.langchain import PackedRetriever
-from ragpack.types import Fingerprint, Passage, TextArtifact
+from ragpack.types import Passage
 
 NOTES = [
     Document("Apples keep. Pears do not.", id="1", metadata={"score": 0.9, "page": 3}),
@@ -73,26 +71,6 @@ class ByArgument(Counting):
 # What comes back
 
 
-def test_kept_text_with_order_ids_and_metadata(shelf, make_packer, keyword):
-    packed = PackedRetriever(base=shelf(documents=NOTES), packer=make_packer(keyword))
-    documents = packed.invoke("Apples")
-    assert contents(documents) == ["Apples keep.", "Apples are red.", "More Apples."]
-    assert ids(documents) == ["1", "4", "6"]
-    account = documents[1].metadata.pop("ragpack")
-    assert documents[1].metadata == {"page": 7}
-    assert account.pop("ms") > 0
-    before, after = packed.packer.counter.count([NOTES[3].page_content, "Apples are red."])
-    assert account == {
-        "method": "keyword",
-        "kept": [[16, 31]],
-        "tokens_in": before,
-        "tokens_out": after,
-        "rate": round(after / before, 4),
-        "cache": "miss",
-    }
-    assert packed.invoke("Apples")[1].metadata["ragpack"]["cache"] == "hit"
-
-
 def test_score_and_strange_metadata_are_carried_and_nothing_is_changed(shelf, make_packer):
     odd = {"score": 0.5, "when": {1, 2}, 7: object(), "ragpack": "mine"}
     source = Document("Kept.", id=None, metadata=odd)
@@ -132,45 +110,21 @@ def test_a_ragpack_index_is_a_base_too(handbook, encoder, make_packer):
     assert scores == sorted(scores, reverse=True)
 
 
-class Summary(Compressor):
-    """Reads all passages as one, as an abstractive method does."""
-
-    name = "summary"
-    kind = "text"
-    query_aware = True
-    scope = "set"
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        return Fingerprint(self.name)
-
-    def compress(self, passages, query):
-        return [TextArtifact(text=f"{len(p.text.splitlines())} notes") for p in passages]
-
-
-def test_a_summary_of_all_names_its_sources(shelf, make_packer):
-    base = shelf(documents=NOTES[:2] + NOTES[3:4])
-    packed = PackedRetriever(base=base, packer=make_packer(Summary()), k=2)
-    (document,) = packed.invoke("Apples")
-    assert document.page_content == "2 notes"
-    assert document.id is None
-    account = document.metadata["ragpack"]
-    assert account["sources"] == [
-        {"id": "1", "metadata": {"score": 0.9, "page": 3}},
-        {"id": "2", "metadata": {}},
-    ]
-    assert account["tokens_out"] < account["tokens_in"]
+async def test_batches(vector_store, make_recomp):
+    packed = PackedRetriever(base=vector_store.as_retriever(), packer=make_recomp(top_n=4), k=3)
+    queries = [f"What about {word}?" for word in ("leave", "pay", "tools")]
+    one_by_one = [contents(packed.invoke(query)) for query in queries]
+    assert [contents(found) for found in packed.batch(queries)] == one_by_one
+    assert [contents(found) for found in await packed.abatch(queries)] == one_by_one
 
 
 # How many come back
 
 
-def test_emptied_documents_and_twins_make_room_for_the_next(shelf, make_packer, keyword):
+def test_the_calls_k_goes_before_the_retrievers(shelf, make_packer, keyword):
     packed = PackedRetriever(base=shelf(documents=NOTES), packer=make_packer(keyword), k=2)
     assert ids(packed.invoke("Apples")) == ["1", "4"]
     assert ids(packed.invoke("Apples", k=3)) == ["1", "4", "6"]
-    assert ids(packed.invoke("Apples", k=9)) == ["1", "4", "6"]
-    assert packed.invoke("Bananas") == []
 
 
 def test_a_method_that_ranks_over_all_still_gives_k(vector_store, make_recomp):
@@ -213,15 +167,12 @@ def test_other_arguments_reach_the_base(make_packer):
 # Settings
 
 
-@pytest.mark.parametrize("name", ["k", "fetch_k", "budget"])
+@pytest.mark.parametrize("name", ["k", "budget"])
 @pytest.mark.parametrize("value", [0, -3])
-def test_counts_below_one_are_refused(name, value, shelf, make_packer):
-    base, packer = shelf(documents=NOTES), make_packer()
+def test_a_call_may_not_ask_for_less_than_one(name, value, shelf, make_packer):
+    packed = PackedRetriever(base=shelf(documents=NOTES), packer=make_packer())
     with pytest.raises(ConfigError, match=f"{name} must be at least 1, not {value}"):
-        PackedRetriever(base=base, packer=packer, **{name: value})
-    if name != "fetch_k":
-        with pytest.raises(ConfigError, match=f"{name} must be at least 1, not {value}"):
-            PackedRetriever(base=base, packer=packer).invoke("?", **{name: value})
+        packed.invoke("?", **{name: value})
 
 
 def test_a_misspelt_setting_is_refused(shelf, make_packer):
@@ -254,19 +205,6 @@ def test_bypass_gives_what_the_base_gives(monkeypatch, shelf, make_packer, keywo
 # Bad luck
 
 
-@pytest.mark.parametrize("documents", [[], [Document("")], [Document(" \n ")]])
-def test_nothing_to_pack_gives_nothing(documents, shelf, make_packer):
-    packed = PackedRetriever(base=shelf(documents=documents), packer=make_packer())
-    assert packed.invoke("?") == []
-    assert packed.invoke("?", k=2) == []
-
-
-def test_a_query_of_100k_characters(vector_store, make_recomp):
-    packer = make_recomp()
-    packed = PackedRetriever(base=vector_store.as_retriever(), packer=packer, k=2)
-    assert len(packed.invoke("leave " * 16_667)) == 2
-
-
 class Down(BaseRetriever):
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
         raise ConnectionRefusedError("the index is away")
@@ -280,21 +218,6 @@ async def test_an_error_of_the_base_stays_its_own(make_packer):
         await packed.ainvoke("?")
 
 
-class Broken(Summary):
-    name = "broken"
-    scope = "passage"
-
-    def compress(self, passages, query):
-        raise RuntimeError("no weights")
-
-
-def test_a_broken_method_costs_compression_never_the_documents(shelf, make_packer):
-    packed = PackedRetriever(base=shelf(documents=NOTES), packer=make_packer(Broken()), k=3)
-    documents = packed.invoke("?")
-    assert contents(documents) == contents([NOTES[0], NOTES[1], NOTES[3]])
-    assert documents[0].metadata["ragpack"]["reason"] == "RuntimeError"
-
-
 # One thousand random documents and more
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=80)
@@ -306,19 +229,6 @@ DOCUMENTS = st.builds(
         st.text(max_size=3) | st.just("title"), st.none() | st.floats() | TEXTS, max_size=3
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def packers(encoder) -> Any:
-    from ragpack.compressors.recomp_extractive import RecompExtractive
-
-    made = [
-        ContextPacker("identity", store="memory://"),
-        ContextPacker(RecompExtractive(encoder, top_n=3), store="memory://"),
-    ]
-    yield made
-    for packer in made:
-        packer.close()
 
 
 @settings(deadline=None)
