@@ -7,18 +7,19 @@ command below that hands it to :func:`_run`.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ragpack.cli.console import emit, talk
 from ragpack.cli.options import Json
+from ragpack.config import DEFAULT_DECODER
 
 if TYPE_CHECKING:  # training imports torch, which takes seconds
     from ragpack.train.record import Trained
 
-__all__ = ["app", "exit_mini", "recomp_mini"]
+__all__ = ["app", "exit_mini", "recomp_mini", "refrag", "refrag_policy"]
 
 app = typer.Typer(no_args_is_help=True, help="Train the small checkpoints that ragpack ships.")
 
@@ -67,6 +68,46 @@ def recomp_mini(
 
     work = partial(train, data, output, seed=seed, steps=steps, exclude=exclude, device=device)
     _run(work, steps, json)
+
+
+@app.command("refrag")
+def refrag(
+    data: Data,
+    output: Output,
+    seed: Seed = 7,
+    steps: Steps = 360,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples a step.")] = 4,
+    decoder: Annotated[
+        str, typer.Option("--decoder", help="Name or path; it stays frozen.")
+    ] = DEFAULT_DECODER,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Train the projector of refrag: soft tokens that a decoder reads in the place of chunks."""
+    from ragpack.train.refrag.projector import train
+
+    settings: dict[str, Any] = {"seed": seed, "steps": steps, "batch": batch, "device": device}
+    _run(partial(train, data, output, decoder=decoder, **settings), steps, json)
+
+
+@app.command("refrag-policy")
+def refrag_policy(
+    data: Data,
+    output: Output,
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Folder of the projector.")],
+    way: Annotated[
+        Literal["regression", "grpo"], typer.Option("--way", help="How to learn.")
+    ] = "regression",
+    seed: Seed = 7,
+    steps: Steps = 200,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Train the policy of refrag: which chunks to spell out for a question."""
+    from ragpack.train.refrag.policy import train_policy
+
+    settings: dict[str, Any] = {"seed": seed, "steps": steps, "device": device}
+    _run(partial(train_policy, data, checkpoint, output, way=way, **settings), steps, json)
 
 
 def _run(work: Callable[..., "Trained"], steps: int, json: bool) -> None:

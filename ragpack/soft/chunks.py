@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ragpack.types import Span
 
-__all__ = ["NO_TOKEN", "Chunks", "cut", "sizes", "tokens_of"]
+__all__ = ["NO_TOKEN", "Chunks", "cut", "places", "sizes", "tokens_of"]
 
 NO_TOKEN = -1
 """Fills a chunk that is shorter than k: a chunk never straddles passages."""
@@ -41,6 +41,14 @@ def cut(text: str, tokens: Sequence[tuple[int, Span]], k: int) -> Chunks:
     return Chunks(token_ids, texts)
 
 
+def places(token_ids: NDArray[np.int32], expanded: NDArray[np.bool_]) -> list[int]:
+    """The tokens of the chunks that are ``expanded`` [n], and for each other one a NO_TOKEN."""
+    found: list[int] = []
+    for chunk, spelled_out in zip(token_ids, expanded, strict=True):
+        found += tokens_of(chunk) if spelled_out else [NO_TOKEN]
+    return found
+
+
 def sizes(token_ids: NDArray[np.int32]) -> NDArray[np.int64]:
     """Tokens of each chunk [n]."""
     counts: NDArray[np.int64] = (token_ids != NO_TOKEN).sum(axis=1)
@@ -48,6 +56,6 @@ def sizes(token_ids: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def tokens_of(token_ids: NDArray[np.int32]) -> list[int]:
-    """The tokens of all chunks in order, without the filling."""
+    """The tokens of chunks [..., k] in order, without the filling."""
     flat: list[int] = token_ids[token_ids != NO_TOKEN].tolist()
     return flat

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from ragpack.errors import HandoffError
-from ragpack.soft.chunks import NO_TOKEN
+from ragpack.soft.chunks import NO_TOKEN, places
 from ragpack.soft.placed import PlacedChunks
 
 __all__ = ["Batch", "SoftPrompt", "embed", "generate_arguments", "pad_left"]
@@ -115,13 +115,4 @@ def _places(passage: PlacedChunks) -> list[int]:
     """The passage's tokens, a single -1 for each chunk that is not spelled out."""
     if passage.token_ids is None:
         return [NO_TOKEN] * len(passage.rows)
-    chunks = zip(passage.expanded, passage.token_ids.tolist(), strict=True)
-    return [
-        token
-        for expanded, chunk in chunks
-        for token in (chunk[: _size(chunk)] if expanded else [NO_TOKEN])
-    ]
-
-
-def _size(chunk: list[int]) -> int:
-    return chunk.index(NO_TOKEN) if NO_TOKEN in chunk else len(chunk)
+    return places(passage.token_ids, passage.expanded)

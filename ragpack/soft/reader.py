@@ -28,9 +28,12 @@ _BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A context in chunks [n, k], the tokens ``between`` it and the ``target`` to be told."""
+    """A context, the tokens ``between`` it and the ``target``, and the target to be told.
 
-    token_ids: NDArray[np.int32]
+    The context is token ids, -1 where a soft token stands.
+    """
+
+    context: Sequence[int]
     between: Sequence[int]
     target: Sequence[int]
 
@@ -58,7 +61,7 @@ class SoftReader:
 
         Args:
             readings: a batch.
-            rows: the soft tokens [n, h] of each context; None spells the contexts out.
+            rows: the soft tokens [n, h] of each context; None where there are none.
         """
         prompts = [
             self._prompt(reading, None if rows is None else rows[place])
@@ -83,7 +86,7 @@ class SoftReader:
         target = tokens_of(token_ids)
         if not target:
             return np.zeros(len(token_ids), dtype=np.float32)
-        losses = self._losses([Reading(token_ids[:0], (), target)])
+        losses = self._losses([Reading((), (), target)])
         return _means(losses, sizes(token_ids))
 
     @torch.inference_mode()
@@ -92,7 +95,7 @@ class SoftReader:
         parts = [np.zeros(0, dtype=np.float32)]
         for start in range(0, len(token_ids), _BATCH):
             some = token_ids[start : start + _BATCH]
-            readings = [Reading(row[None], self.repeat, tokens_of(row[None])) for row in some]
+            readings = [Reading([NO_TOKEN], self.repeat, tokens_of(row)) for row in some]
             losses = self._losses(readings, list(rows[start : start + _BATCH].unsqueeze(1)))
             parts.append(_means(losses, sizes(some)))
         return np.concatenate(parts)
@@ -109,9 +112,7 @@ class SoftReader:
 
     def _prompt(self, reading: Reading, rows: Tensor | None) -> Tensor:
         """What stands behind the prefix but for its last token, up to the last target."""
-        spelled_out = tokens_of(reading.token_ids)
-        context = spelled_out if rows is None else [NO_TOKEN] * len(reading.token_ids)
-        ids = [self._last, *context, *reading.between, *reading.target[:-1]]
+        ids = [self._last, *reading.context, *reading.between, *reading.target[:-1]]
         device = self.model.device
         none = torch.zeros(0, 0, device=device)
         return embed(torch.tensor(ids, device=device), none if rows is None else rows, self._table)

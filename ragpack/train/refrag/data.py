@@ -8,17 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ragpack.digest import digest_file
+from ragpack.errors import ConfigError
 from ragpack.train.exit_mini_data import HELD_OUT
 
-__all__ = ["HELD_OUT_PACKAGES", "Asked", "Texts", "load_texts", "python_source", "questions"]
+__all__ = [
+    "HELD_OUT_PACKAGES",
+    "Asked",
+    "Texts",
+    "digests",
+    "load_texts",
+    "python_source",
+    "questions",
+]
 
 HELD_OUT_PACKAGES = frozenset({"asyncio", "email", "http", "json", "unittest"})
 """Packages of the standard library that training never sees."""
 
 _SHORTEST = 800
 """Characters below which a text is too short to be continued."""
-_FILES = 300
-_COUNTED, _BEGINNING = 2000, 2000
+_MODULES = 300
+_FILES = _SQUAD, _STORIES, _ARTICLES = (
+    "squad_v1.1_dev.jsonl",
+    "fairytaleqa.jsonl",
+    "wikitext2_valid.txt",
+)
+_COUNTED, _BEGINNING = 1000, 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,17 @@ class Texts:
         return [self.text(draw)[:_BEGINNING] for _ in range(_COUNTED)]
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """Digests of the files that :func:`load_texts` reads, by name.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    if lacking := [name for name in _FILES if not (folder / name).is_file()]:
+        raise ConfigError(f"{folder} holds no {', no '.join(lacking)}: training needs them")
+    return {name: digest_file(folder / name) for name in _FILES}
+
+
 def load_texts(folder: Path) -> Texts:
     """The texts of the folder of public data sets, and of the standard library at hand.
 
@@ -56,12 +82,8 @@ def load_texts(folder: Path) -> Texts:
         folder: holds ``squad_v1.1_dev.jsonl``, ``fairytaleqa.jsonl`` and ``wikitext2_valid.txt``.
     """
     asked = list(questions(folder, held_out=False))
-    stories = {
-        section
-        for record in _records(folder / "fairytaleqa.jsonl")
-        for section in record["sections"]
-    }
-    articles = (folder / "wikitext2_valid.txt").read_text(encoding="utf-8").split("\n\n")
+    stories = {section for record in _records(folder / _STORIES) for section in record["sections"]}
+    articles = (folder / _ARTICLES).read_text(encoding="utf-8").split("\n\n")
     prose = {each.context for each in asked} | stories | set(articles)
     return Texts(
         asked,
@@ -72,10 +94,10 @@ def load_texts(folder: Path) -> Texts:
 
 def questions(folder: Path, *, held_out: bool) -> Iterator[Asked]:
     """SQuAD's questions with a span answer, of the held-out articles or of the others."""
-    for record in _records(folder / "squad_v1.1_dev.jsonl"):
+    for record in _records(folder / _SQUAD):
         if (record["title"] in HELD_OUT) == held_out:
-            answer, start = record["answers"][0], record["answer_starts_first"][0]
-            yield Asked(record["context"], record["question"], answer, start)
+            context, answer = record["context"], record["answers"][0]
+            yield Asked(context, record["question"], answer, context.index(answer))
 
 
 def python_source(*, held_out: bool) -> Iterator[str]:
@@ -84,7 +106,7 @@ def python_source(*, held_out: bool) -> Iterator[str]:
     files = [file for file in sorted(library.glob("*/*.py")) if _is_package(file.parent)]
     chosen = [file for file in files if (file.parent.name in HELD_OUT_PACKAGES) == held_out]
     random.Random(0).shuffle(chosen)  # noqa: S311 - not for secrets
-    for file in chosen[:_FILES]:
+    for file in chosen[:_MODULES]:
         text = file.read_text(encoding="utf-8", errors="replace")
         if len(text) >= _SHORTEST:
             yield text

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from ragpack.soft.encode import ChunkEncoder
-from ragpack.soft.projector import Projector
-from ragpack.soft.reader import SoftReader
 from ragpack.train.refrag.samples import Sample
+from ragpack.train.refrag.setup import Setup
 
 __all__ = ["Lessons"]
 
@@ -18,15 +16,11 @@ class Lessons:
     """Losses whose gradients reach the projector alone.
 
     Args:
-        reader: the frozen decoder.
-        encoder: makes chunk vectors.
-        projector: makes soft tokens of them.
+        setup: the models.
     """
 
-    def __init__(self, reader: SoftReader, encoder: ChunkEncoder, projector: Projector) -> None:
-        self._reader = reader
-        self._encoder = encoder
-        self._projector = projector
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
 
     def loss(self, samples: Sequence[Sample], *, distil: float = 0.0) -> Tensor:
         """Mean loss of a target token behind soft tokens.
@@ -37,19 +31,18 @@ class Lessons:
                 themselves; the rest is the true token's. A decoder that must not change learns
                 nothing, so it can teach (as for xRAG and CompLLM).
         """
-        readings = [sample.reading for sample in samples]
-        logits = self._reader.logits(readings, self._rows(samples))
-        targets = [token for reading in readings for token in reading.target]
+        logits = self._setup.reader.logits([sample.soft for sample in samples], self._rows(samples))
+        targets = [token for sample in samples for token in sample.target]
         loss = cross_entropy(logits, torch.tensor(targets, device=logits.device))
         if distil:
             with torch.no_grad():
-                wanted = self._reader.logits(readings).log_softmax(-1)
+                taught = self._setup.reader.logits([sample.spelled_out for sample in samples])
+                wanted = taught.log_softmax(-1)
             gap = kl_div(logits.log_softmax(-1), wanted, log_target=True, reduction="batchmean")
             loss = (1 - distil) * loss + distil * gap
         return loss
 
     def _rows(self, samples: Sequence[Sample]) -> list[Tensor]:
         """The soft tokens [chunks, h] of each sample."""
-        vectors = torch.from_numpy(self._encoder.encode([sample.chunks for sample in samples]))
-        rows = self._projector(vectors.to(self._reader.model.device))
+        rows = self._setup.checkpoint.projector(self._setup.vectors(samples))
         return list(rows.split([len(sample.chunks.texts) for sample in samples]))

@@ -4,9 +4,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ragpack.models.prompt import SEPARATOR
 from ragpack.models.prompt_tokens import PromptTokenizer
-from ragpack.soft.chunks import Chunks, cut
+from ragpack.soft.chunks import Chunks, cut, places
 from ragpack.soft.reader import Reading
 from ragpack.text import model_text
 from ragpack.train.refrag.curriculum import Lesson, chunk_counts, lesson
@@ -25,15 +28,25 @@ Tokens = list[tuple[int, Span]]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What to read, and the chunks of its context with their texts."""
+    """A context in chunks, the tokens ``between`` it and the target, and what is to come next."""
 
-    reading: Reading
     chunks: Chunks
+    between: Sequence[int]
+    target: Sequence[int]
 
-    @classmethod
-    def of(cls, chunks: Chunks, between: Sequence[int], target: Sequence[int]) -> "Sample":
-        """A context in chunks, the tokens behind it, and what is to come next."""
-        return cls(Reading(chunks.token_ids, between, target), chunks)
+    def reading(self, expanded: NDArray[np.bool_]) -> Reading:
+        """With the chunks under the mask ``expanded`` [n] spelled out."""
+        return Reading(places(self.chunks.token_ids, expanded), self.between, self.target)
+
+    @property
+    def soft(self) -> Reading:
+        """With no chunk spelled out."""
+        return self.reading(np.zeros(len(self.chunks.texts), dtype=bool))
+
+    @property
+    def spelled_out(self) -> Reading:
+        """With every chunk spelled out."""
+        return self.reading(np.ones(len(self.chunks.texts), dtype=bool))
 
 
 class Sampler:
@@ -75,16 +88,16 @@ class Sampler:
         first = max(0, min(place - _CONTEXT // 2, len(tokens) - _CONTEXT))
         chunks = cut(text, tokens[first : first + _CONTEXT], k)
         between = self._prompts.after_separator(asked.question)
-        return Sample.of(chunks, between, self._prompts.encode(asked.answer))
+        return Sample(chunks, between, self._prompts.encode(asked.answer))
 
     def _continued(self, k: int, draw: random.Random) -> Sample:
         text, tokens = self._window(_CONTEXT + _TARGET, draw)
         target = [token for token, _ in tokens[_CONTEXT:]]
-        return Sample.of(cut(text, tokens[:_CONTEXT], k), [], target)
+        return Sample(cut(text, tokens[:_CONTEXT], k), [], target)
 
     def _repeated(self, chunks: int, k: int, draw: random.Random) -> Sample:
         text, tokens = self._window(chunks * k, draw)
-        return Sample.of(cut(text, tokens, k), self._repeat, [token for token, _ in tokens])
+        return Sample(cut(text, tokens, k), self._repeat, [token for token, _ in tokens])
 
     def _window(self, size: int, draw: random.Random) -> tuple[str, Tokens]:
         """A text and ``size`` neighbouring tokens of it."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from ragpack.models import (
     checkpoint_folder,
@@ -15,10 +16,24 @@ from ragpack.models import (
     weights_digest,
 )
 from ragpack.models.embeddings import input_embeddings
+from ragpack.models.prompt import INSTRUCTION
 from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.soft.checkpoint import SoftCheckpoint, SoftConfig
 
-__all__ = ["rarity", "untrained"]
+__all__ = ["begin", "rarity", "untrained"]
+
+_INNER, _POLICY = 512, 128
+"""Widths between the projector's layers, and of the policy."""
+
+
+def begin(encoder: str, decoder: str, texts: Iterable[str], chunk: int) -> SoftCheckpoint:
+    """A checkpoint at its start, with rarities counted in ``texts``."""
+    made = untrained(encoder, decoder, inner=_INNER, policy_width=_POLICY, chunk=chunk)
+    folder = checkpoint_folder(resolve(decoder))
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    prompts = PromptTokenizer(tokenizer, INSTRUCTION)
+    made.rarity.copy_(rarity(texts, prompts, made.config.vocabulary))
+    return made
 
 
 def untrained(
