@@ -10,7 +10,6 @@ engine called in this process. Needs wrk on the PATH. Run from the repository's 
 
 import itertools
 import json
-import os
 import random
 import shutil
 import socket
@@ -32,12 +31,14 @@ from ragpack.cli.demo import handbook, questions
 from ragpack.corpus import read_passages
 
 _SERVER = """
-import sys
+import json, logging, sys
+from pathlib import Path
 from ragpack.service import Settings
 from ragpack.service.server import make_server
-port, store, batching = sys.argv[1:]
-settings = Settings(store=store, methods=("recomp-extractive",), batching=batching == "on")
-make_server(settings, "127.0.0.1", int(port)).run()
+settings = json.loads(sys.argv[1])
+settings["indexes"] = settings.get("indexes") and Path(settings["indexes"])
+logging.disable()
+make_server(Settings(**settings), "127.0.0.1", int(sys.argv[2])).run()
 """
 _LUA = """
 local count, thread = 0, 0
@@ -60,25 +61,30 @@ queries = %s
 
 
 @contextmanager
-def serving(store: str, batching: str) -> Iterator[str]:
+def serving(**settings: Any) -> Iterator[str]:
     """A server process; its address once it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-c", _SERVER, str(port), store, batching]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = [sys.executable, "-c", _SERVER, json.dumps(settings), str(port)]
+    process = subprocess.Popen(command)
     address = f"http://127.0.0.1:{port}"
     try:
-        while True:
-            try:
-                if httpx.get(f"{address}/readyz", timeout=60).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.2)
+        while not _ready(address):
+            if process.poll() is not None:
+                raise SystemExit("the server did not start")
+            time.sleep(0.2)
         yield address
     finally:
         process.terminate()
         process.wait()
+
+
+def _ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=60).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def load(address: str, script: Path, connections: int, seconds: int) -> dict[str, Any]:
@@ -101,9 +107,10 @@ def overhead(address: str, store: str, passages: list[Passage], runs: int) -> di
     """One connection against the same engine in this process, in turn."""
     asked = (f"{sample['question']} {n}" for n in itertools.count() for sample in questions())
     body = [{"id": p.id, "title": p.title, "text": p.text} for p in passages]
-    with httpx.Client(base_url=address, timeout=60) as client, ContextPacker(
-        "recomp-extractive", store=store, top_n=12
-    ) as packer:
+    with (
+        httpx.Client(base_url=address, timeout=60) as client,
+        ContextPacker("recomp-extractive", store=store, top_n=12) as packer,
+    ):
 
         def over_http() -> None:
             given = {"query": next(asked), "passages": body, "top_n": 12}
@@ -138,8 +145,9 @@ def main() -> None:
         script = folder / "load.lua"
         lua = "{" + ", ".join(map(json.dumps, asked)) + "}"
         script.write_text(_LUA % (f"[==[{body}]==]", lua), encoding="utf-8")
-        on = stack.enter_context(serving(store, "on"))
-        off = stack.enter_context(serving(store, "off"))
+        common = {"store": store, "methods": ["recomp-extractive"]}
+        on = stack.enter_context(serving(**common, batching=True))
+        off = stack.enter_context(serving(**common, batching=False))
         figures: dict[str, Any] = {"overhead": overhead(on, store, passages, 50)}
         for connections in chosen.connections:
             rounds: dict[str, list[dict[str, Any]]] = {"on": [], "off": []}

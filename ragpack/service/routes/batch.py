@@ -4,20 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 
 from ragpack.errors import RagpackError
 from ragpack.service.access import CallerOf, EngineOf
-from ragpack.service.body import JsonRoute
 from ragpack.service.caller import Caller
 from ragpack.service.engine import Engine
 from ragpack.service.problems import Problem, problem_of, said, shape_of
 from ragpack.service.routes.compress import compressed
+from ragpack.service.routing import guarded
 from ragpack.service.schemas import BatchLine, BatchRequest, CompressRequest
 
 __all__ = ["compress_batch", "router"]
 
-router = APIRouter(prefix="/v1", tags=["compression"], route_class=JsonRoute, responses=said())
+router = guarded("compression")
 _AT_ONCE = 8
 
 

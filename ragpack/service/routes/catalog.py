@@ -2,15 +2,13 @@
 
 from typing import Any, Literal
 
-from fastapi import APIRouter
-
 from ragpack.service.access import EngineOf
-from ragpack.service.problems import said
+from ragpack.service.routing import guarded
 from ragpack.service.schemas import Answer
 
 __all__ = ["MethodInfo", "MethodList", "ModelInfo", "ModelList", "methods", "models", "router"]
 
-router = APIRouter(prefix="/v1", tags=["catalogue"], responses=said())
+router = guarded("catalogue")
 
 
 class MethodInfo(Answer):

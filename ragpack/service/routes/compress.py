@@ -2,21 +2,18 @@
 
 import uuid
 
-from fastapi import APIRouter
-
 from ragpack.service.access import CallerOf, EngineOf
 from ragpack.service.admission import admit
-from ragpack.service.body import JsonRoute
 from ragpack.service.caller import Caller
 from ragpack.service.choice import in_force
 from ragpack.service.engine import Engine
-from ragpack.service.problems import said
 from ragpack.service.results import facts_of, report_of, results_of
+from ragpack.service.routing import guarded
 from ragpack.service.schemas import CompressRequest, CompressResponse
 
 __all__ = ["compress", "compressed", "router"]
 
-router = APIRouter(prefix="/v1", tags=["compression"], route_class=JsonRoute, responses=said())
+router = guarded("compression")
 
 
 @router.post("/compress", summary="Compress passages for a question")

@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from ragpack.service.access import CallerOf, EngineOf
 from ragpack.service.admission import admit
-from ragpack.service.body import JsonRoute
 from ragpack.service.caller import Caller
 from ragpack.service.engine import Engine
 from ragpack.service.problems import said
+from ragpack.service.routing import guarded
 from ragpack.service.schemas import Deleted, IndexName, IndexRequest, Job
 
 __all__ = ["delete_passage", "get_job", "router", "upsert"]
 
-router = APIRouter(prefix="/v1", tags=["index"], route_class=JsonRoute, responses=said())
+router = guarded("index")
 
 
 @router.post(

@@ -2,23 +2,21 @@
 
 import uuid
 
-from fastapi import APIRouter
-
 from ragpack.models.prompt import INSTRUCTION, messages
 from ragpack.report import PackedContext
 from ragpack.service.access import CallerOf, EngineOf
 from ragpack.service.admission import admit
-from ragpack.service.body import JsonRoute
 from ragpack.service.caller import Caller
 from ragpack.service.engine import Engine
 from ragpack.service.problems import Problem, said
 from ragpack.service.results import facts_of, report_of, results_of
+from ragpack.service.routing import guarded
 from ragpack.service.schemas import Message, PackRequest, PackResponse
 from ragpack.types import Passage
 
 __all__ = ["pack", "router"]
 
-router = APIRouter(prefix="/v1", tags=["compression"], route_class=JsonRoute, responses=said())
+router = guarded("compression")
 
 
 @router.post("/pack", summary="Pack passages into one context", responses=said(404, 409))

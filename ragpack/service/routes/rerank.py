@@ -3,17 +3,15 @@
 import math
 import uuid
 
-from fastapi import APIRouter
-
 from ragpack.deadline import Deadline
 from ragpack.errors import ConfigError
 from ragpack.pipeline import ContextPacker
 from ragpack.service.access import CallerOf, EngineOf
 from ragpack.service.admission import admit
-from ragpack.service.body import JsonRoute
 from ragpack.service.caller import Caller
 from ragpack.service.engine import Engine
 from ragpack.service.problems import said
+from ragpack.service.routing import guarded
 from ragpack.service.schemas import (
     MethodChoice,
     Ranked,
@@ -26,7 +24,7 @@ from ragpack.types import Passage
 
 __all__ = ["rerank", "router"]
 
-router = APIRouter(prefix="/v1", tags=["compression"], route_class=JsonRoute, responses=said())
+router = guarded("compression")
 
 
 @router.post("/rerank", summary="Order documents by their relevance", responses=said(503))

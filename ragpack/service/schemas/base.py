@@ -23,9 +23,9 @@ IndexName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", examples
 
 
 class Strict(BaseModel):
-    """A request: a field that it does not know is an error, not a typing slip passed over."""
+    """A request: a field that it does not know is an error, and 0 is not false."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Answer(BaseModel):

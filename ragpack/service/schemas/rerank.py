@@ -15,6 +15,8 @@ class RerankRequest(BaseModel):
 
     model_config = ConfigDict(
         frozen=True,
+        strict=True,
+        allow_inf_nan=False,
         json_schema_extra={
             "examples": [
                 {
