@@ -4,10 +4,12 @@ A document is read through a window that slides from sentence to sentence, so th
 its length and memory does not, beyond the text itself.
 """
 
+import logging
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 from ragpack.errors import ConfigError
 from ragpack.protocols import TokenCounter
@@ -18,6 +20,8 @@ from ragpack.types import Passage, Span
 from .records import BadRecord, Item, Record
 
 __all__ = ["PART_OF", "RECORD_TOKENS", "Splitter", "document_of"]
+
+_log = logging.getLogger(__name__)
 
 PART_OF = "part_of"
 """Metadata of a passage that was cut from a document: its ``id``, and ``start`` and ``end``."""
@@ -81,12 +85,28 @@ class Splitter:
         self._counter = counter
 
     def split(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The same records, with long ones replaced by their passages."""
+        """The same records, with long ones replaced by their passages.
+
+        How many lines and rows stay whole although they are longer than a passage is said in the
+        log at the end: an encoder that reads no more than ``tokens`` knows only their beginning.
+        """
+        longer = 0
         for item in items:
             if isinstance(item, BadRecord):
                 yield item
-            else:
-                yield from self._parts(item)
+                continue
+            parts = self._parts(item)
+            first = next(parts)
+            longer += first is item and item.passage.text.count(" ") >= self.tokens
+            yield first
+            yield from parts
+        if longer:
+            _log.warning(
+                "%d passages or more are longer than the %d tokens that are read of each: split "
+                "them to have all of them read",
+                longer,
+                self.tokens,
+            )
 
     def spans(self, text: str, room: int, language: str = "en") -> Iterator[Span]:
         """Ranges of ``text`` with at most ``room`` tokens each, in order.
@@ -114,10 +134,13 @@ class Splitter:
         title = self._counter.count([passage.title])[0] if passage.title else 0
         room = max(self.tokens - title, self.tokens // 2)
         language = passage.metadata.get("language")
-        ranges = self.spans(
-            passage.text, room, language if isinstance(language, str) else self.language
-        )
-        for number, span in enumerate(ranges):
+        rules = language if isinstance(language, str) else self.language
+        ranges = self.spans(passage.text, room, rules)
+        first_two = list(islice(ranges, 2))
+        if len(first_two) < 2:  # white space, or a long title
+            yield record
+            return
+        for number, span in enumerate(chain(first_two, ranges)):
             yield replace(record, passage=_part(passage, number, span))
 
     def _short(self, text: str, limit: int) -> bool:

@@ -66,6 +66,37 @@ def test_what_is_short_stays_itself(counter: TokenCounter) -> None:
     assert list(Splitter(counter, 8).split([record])) == [record]
 
 
+@pytest.mark.parametrize(("text", "title"), [(" \n" * 9000, ""), ("Short.", "title " * 90)])
+def test_one_passage_is_the_document_itself(counter: TokenCounter, text: str, title: str) -> None:
+    record = document(text, title=title)
+    assert list(Splitter(counter, 64).split([record])) == [record]
+
+
+def test_what_stays_longer_than_the_window_is_said(counter, caplog) -> None:
+    rows = [Record(n, Passage(str(n), "One two three. " * n), 0, "rows.jsonl") for n in (2, 40, 50)]
+    assert list(Splitter(counter, 32).split(rows)) == rows
+    assert "2 passages or more are longer than the 32 tokens" in caplog.text
+
+
+def test_a_huge_document_is_split_as_it_is_asked_for() -> None:
+    class Words:
+        """Counts words, and the characters it was shown."""
+
+        shown = 0
+
+        def count(self, texts):
+            self.shown += sum(map(len, texts))
+            return [len(text.split()) for text in texts]
+
+    counter = Words()
+    text = "Rope, tin and salt went up the hill. " * 1_350_000
+    parts = Splitter(counter, 200).split([document(text)])
+    assert len(text) > 49_000_000
+    first = [next(parts).passage for _ in range(50)]
+    assert [part.id for part in first] == [f"doc#{n}" for n in range(50)]
+    assert counter.shown < 100_000
+
+
 def test_lines_and_rows_are_passages_already(counter: TokenCounter) -> None:
     row = Record(3, Passage("row", "One two three. " * 20), 0, "rows.jsonl")
     assert list(Splitter(counter, 16).split([row])) == [row]
