@@ -41,12 +41,23 @@ class ChatClient:
         )
 
     def chat(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The events of one streamed answer, each as it comes.
+        """The events of one streamed answer to messages, each as it comes.
 
         Raises:
             HandoffError: the server cannot be reached, refuses, or breaks off.
         """
-        url, finished = f"{self.base_url}/chat/completions", False
+        return self._events("chat/completions", body)
+
+    def complete(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The events of one streamed answer to a prompt, each as it comes.
+
+        Raises:
+            HandoffError: the server cannot be reached, refuses, or breaks off.
+        """
+        return self._events("completions", body)
+
+    def _events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        url, finished = f"{self.base_url}/{path}", False
         with self._explained(), self._client.stream("POST", url, json=body) as response:
             _require_success(response)
             for event in events(response.iter_bytes()):

@@ -16,14 +16,8 @@ from ragpack import config
 from ragpack.errors import ConfigError, HandoffError
 from ragpack.handoff.answering import whole
 from ragpack.handoff.decoding import ModelInputs, greedy, log_probabilities
-from ragpack.handoff.soft import has_soft_tokens, soft_prompt
-from ragpack.models import (
-    checkpoint_folder,
-    load_causal_lm,
-    resolve,
-    tokenizer_digest,
-    weights_digest,
-)
+from ragpack.handoff.soft import has_soft_tokens, recipe_of, soft_prompt
+from ragpack.models import checkpoint_folder, load_causal_lm, resolve, weights_digest
 from ragpack.models.prompt import INSTRUCTION, context_text, tokens_saved
 from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.report import PackedContext
@@ -148,14 +142,8 @@ class HFDecoder:
 
     @cached_property
     def _recipe(self) -> SoftRecipe:
-        """What soft tokens for this decoder say of it."""
-        return SoftRecipe(
-            projector="",
-            decoder=self._folder.name,
-            weights=weights_digest(self._folder),
-            tokenizer=tokenizer_digest(self._folder),
-            width=next(self.model.get_input_embeddings().parameters()).shape[1],
-        )
+        table = self.model.get_input_embeddings()
+        return recipe_of(self._folder, next(table.parameters()).shape[1])
 
     def _start(self, ids: list[int]) -> ModelInputs:
         """A whole prompt, nothing of it in the cache."""

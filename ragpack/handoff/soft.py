@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ragpack.errors import HandoffError
+from ragpack.models import tokenizer_digest, weights_digest
 from ragpack.models.prompt import SEPARATOR
 from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.report import PackedContext
@@ -12,12 +14,23 @@ from ragpack.soft.compose import SoftPrompt
 from ragpack.soft.placed import PlacedChunks, SoftRecipe
 from ragpack.types import Segment
 
-__all__ = ["has_soft_tokens", "soft_prompt"]
+__all__ = ["has_soft_tokens", "recipe_of", "soft_prompt"]
 
 
 def has_soft_tokens(context: PackedContext) -> bool:
     """Whether a passage of the context came as chunks."""
     return any(isinstance(segment.artifact, PlacedChunks) for segment in context.segments)
+
+
+def recipe_of(folder: Path, width: int) -> SoftRecipe:
+    """What soft tokens for the decoder in ``folder`` say of it; no projector is named."""
+    return SoftRecipe(
+        projector="",
+        decoder=folder.name,
+        weights=weights_digest(folder),
+        tokenizer=tokenizer_digest(folder),
+        width=width,
+    )
 
 
 def soft_prompt(
