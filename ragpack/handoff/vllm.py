@@ -84,7 +84,7 @@ class VLLMPrompts:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._prompts = PromptTokenizer(tokenizer, instruction)
         table = input_embeddings(folder)
-        self._table = nn.Embedding(*table.shape, _weight=table, _freeze=True)
+        self._table = nn.Embedding(len(table), table.shape[1], _weight=table, _freeze=True)
         self._recipe = recipe_of(folder, self._table.embedding_dim)
         self._dtype = dtype
 
