@@ -1,6 +1,8 @@
 """``ragpack index`` over every kind of corpus: documents, failures, changes, estimates."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -245,8 +247,6 @@ def test_wrong_settings_are_explained(ragpack, tmp_path, more, code, said) -> No
 
 
 def test_a_missing_reader_names_its_command(ragpack, tmp_path, monkeypatch) -> None:
-    import sys
-
     (tmp_path / "c.parquet").write_bytes(b"PAR1")
     for name in [name for name in sys.modules if name.split(".")[0] == "pyarrow"]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -254,3 +254,13 @@ def test_a_missing_reader_names_its_command(ragpack, tmp_path, monkeypatch) -> N
     ran = ragpack("index", "--corpus", tmp_path / "c.parquet", "--index", tmp_path / "index")
     assert ran.code == 1
     assert "pip install 'ragpack-middleware[corpus]'" in " ".join(ran.err.split())
+
+
+def test_the_example_of_the_docs_runs(tmp_path, monkeypatch, capsys) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "indexing.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "note.md").write_text("# Note\n\nThe lamp is red.")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(page), "exec"), {})
+    assert "'passages': 1, 'added': 1" in capsys.readouterr().out
