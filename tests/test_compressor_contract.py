@@ -1,6 +1,7 @@
 """What every compressor must do, run over each that is registered."""
 
 import copy
+import json
 import math
 from contextlib import suppress
 from itertools import pairwise
@@ -37,6 +38,32 @@ ODD = {
     "NUL": Passage("odd", "Opens\x00 at six. \x00", title="\x00"),
     "lone surrogate": Passage("odd", "Opens \ud800 at six. \udfff", title="\udc00"),
     "title alone": Passage("odd", "", title="Harbour office"),
+}
+
+CODE = """def fare(age: int) -> float:
+    # children under six ride free
+    if age < 6:
+        return 0.0
+    return 4.5 if age < 65 else 3.0
+
+
+print([fare(age) for age in (3, 40, 70)])
+"""
+TABLE = """| ferry | leaves | fare |
+|---|---|---|
+| Port Ansel | 8:00 | 4.50 € |
+| Merrow Hill | 9:30 | 6.00 € |
+"""
+# Text that is no English prose and yet no fault: it has to be compressed, not merely survived.
+FOREIGN = {
+    "Chinese": ("港务局早上六点开门。狗必须拴绳。停车是免费的！你几点来？", "港务局"),
+    "Arabic": (
+        "يفتح مكتب الميناء في السادسة. هل الكلاب مسموحة؟ نعم، بمقود. الموقف مجاني!",
+        "الميناء",
+    ),
+    "Thai": ("สำนักงานท่าเรือเปิดเวลาหกโมงเช้า ต้องจูงสุนัขด้วยสายจูงตลอดเวลา ที่จอดรถไม่เสียค่าใช้จ่าย", ""),
+    "code": (CODE, "fares.py"),
+    "table": (TABLE, ""),
 }
 
 
@@ -187,6 +214,34 @@ def test_odd_passages_give_a_result_or_a_clear_error(method, kind: str, capfd) -
         check(passage, artifact)
         check(passage, choice)
     assert capfd.readouterr() == ("", "")
+
+
+def check_foreign(method, passages: list[Passage], query: str) -> None:
+    """Every passage is taken, and under a budget every word of it that the method can read."""
+    artifacts = stored(method, passages, method.compress(passages, query))
+    chosen = method.select(query, passages, artifacts, 10_000)
+    for passage, artifact, choice in zip(passages, artifacts, chosen, strict=True):
+        check(passage, artifact)
+        check(passage, choice)
+        if isinstance(choice, TextArtifact) and choice.text is None:
+            offered = "".join(passage.text[start:end] for start, end in choice.spans)
+            assert offered
+            if method.name != "llmlingua2":  # which leaves out what its vocabulary does not hold
+                assert "".join(offered.split()) == "".join(passage.text.split())
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_text_that_is_no_english_prose_is_taken(method, kind: str) -> None:
+    text, title = FOREIGN[kind]
+    check_foreign(method, [Passage("foreign", text, title), PASSAGES[0]], text[:20])
+
+
+@pytest.mark.parametrize("language", ["zh", "ar", "th"])
+def test_real_text_of_other_scripts_is_taken(method, shared_data, language: str) -> None:
+    lines = (shared_data / "multilingual" / f"xquad_{language}.jsonl").read_text(encoding="utf-8")
+    record = json.loads(lines.splitlines()[0])
+    passage = Passage(record["id"], record["context"][:150], record["title"])
+    check_foreign(method, [passage], record["qas"][0]["question"])
 
 
 @pytest.mark.parametrize("query", ["", "\x00", "\ud800", "港", "why " * 5_000])
