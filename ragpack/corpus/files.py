@@ -11,7 +11,7 @@ from ragpack.errors import InputError
 
 from .documents import read_document
 from .jsonl import read_jsonl
-from .records import BadRecord, Columns, Item
+from .records import BadRecord, Columns, Item, refuse_url
 from .table import is_saved_dataset, read_dataset, read_parquet, size_of
 
 __all__ = ["Corpus"]
@@ -45,8 +45,7 @@ class Corpus:
     columns: Columns = field(default_factory=Columns)
 
     def __post_init__(self) -> None:
-        if "://" in str(self.path) or ":/" in str(self.path):
-            raise InputError(f"{self.path} is a URL; ragpack reads local files: download it first")
+        refuse_url(self.path)
         if not self.path.exists():
             raise InputError(f"cannot read {self.path}: there is no such file or folder")
         if not any(True for _ in self._files()):

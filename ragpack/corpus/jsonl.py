@@ -9,7 +9,7 @@ from typing import IO, Any, cast
 from ragpack.errors import InputError
 from ragpack.types import Passage
 
-from .records import LARGEST_RECORD, BadRecord, Columns, Item, Record, passage_from
+from .records import LARGEST_RECORD, BadRecord, Columns, Item, Record, passage_from, refuse_url
 
 __all__ = ["read_jsonl", "read_passages"]
 
@@ -28,8 +28,7 @@ def read_jsonl(path: Path, columns: Columns | None = None, source: str = "") -> 
     Raises:
         InputError: the path is a URL, or the file cannot be read.
     """
-    if "://" in str(path) or ":/" in str(path):
-        raise InputError(f"{path} is a URL; ragpack reads local files, so download it first")
+    refuse_url(path)
     number = 0
     try:
         with path.open("rb") as file:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,16 @@ from ragpack.digest import digest_fields
 from ragpack.errors import InputError
 from ragpack.types import Passage
 
-__all__ = ["FAILED", "LARGEST_RECORD", "BadRecord", "Columns", "Item", "Record", "passage_from"]
+__all__ = [
+    "FAILED",
+    "LARGEST_RECORD",
+    "BadRecord",
+    "Columns",
+    "Item",
+    "Record",
+    "passage_from",
+    "refuse_url",
+]
 
 FAILED = "ragpack_failed"
 """The field that a dead-letter file adds to a record; it is passed over when the file is read."""
@@ -134,6 +144,16 @@ def passage_from(
         title=title or "",
         metadata=_metadata(rest, columns, of),
     )
+
+
+def refuse_url(path: Path) -> None:
+    """Raise where ``path`` is a URL that was made into a path.
+
+    Raises:
+        InputError: it is one.
+    """
+    if ":/" in str(path):
+        raise InputError(f"{path} is a URL; ragpack reads local files, so download it first")
 
 
 def _where(source: str, line: int) -> str:

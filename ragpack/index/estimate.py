@@ -88,7 +88,8 @@ def estimate(job: IndexJob, *, sample: int = 64, seed: int = 0) -> Estimate:
         seed: of their choice.
     """
     survey = _Survey(job, sample, seed)
-    rows = tuple(row for compressor in job.compressors for row in _rows(compressor, survey))
+    methods = job.compressors if survey.sample else []
+    rows = tuple(row for compressor in methods for row in _rows(compressor, survey))
     return Estimate(
         survey.records, survey.failures, survey.passages, survey.tokens, survey.text_bytes, rows
     )
@@ -153,7 +154,7 @@ def _measure(compressor: Compressor, passages: Sequence[Passage]) -> tuple[list[
     sizes: list[int] = []
     start = time.perf_counter()
     while len(sizes) < len(passages) and time.perf_counter() - start < _MOST_SECONDS:
-        batch = passages[len(sizes) : len(sizes) + _BATCH]
+        batch = passages[len(sizes) :][: max(_BATCH, len(sizes))]
         made = zip(keys[len(sizes) :], compressor.compress(batch, None), strict=False)
         sizes += [len(encode_frame(key, artifact, config.secret())) for key, artifact in made]
     return sizes, time.perf_counter() - start
