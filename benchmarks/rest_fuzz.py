@@ -12,10 +12,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 from common import parser, report
 from rest_load import serving
+
+_KEYS = f"fuzz:{sha256(b'fuzz').hexdigest()}"
 
 
 def main() -> None:
@@ -29,11 +32,12 @@ def main() -> None:
     methods = ["identity", "recomp-extractive", "exit-mini"]
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(store="memory://", methods=methods, indexes=folder) as address,
+        serving(store="memory://", methods=methods, indexes=folder, keys=_KEYS) as address,
     ):
         command = [program, "run", f"{address}/openapi.json", "--continue-on-failure"]
         command += ["--max-examples", str(chosen.examples), "--seed", str(chosen.seed)]
         command += ["--exclude-checks", "positive_data_acceptance", "--request-timeout", "120"]
+        command += ["--header", "Authorization: Bearer fuzz"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     sys.stderr.write(done.stdout[-5000:])
     cases = re.search(r"(\d+) generated, (\d+) passed", done.stdout)

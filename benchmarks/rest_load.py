@@ -34,9 +34,11 @@ _SERVER = """
 import json, logging, sys
 from pathlib import Path
 from ragpack.service import Settings
+from ragpack.service.keys import keys_from_text
 from ragpack.service.server import make_server
 settings = json.loads(sys.argv[1])
 settings["indexes"] = settings.get("indexes") and Path(settings["indexes"])
+settings["keys"] = tuple(keys_from_text(settings.get("keys", "")))
 logging.disable()
 make_server(Settings(**settings), "127.0.0.1", int(sys.argv[2])).run()
 """
@@ -51,9 +53,10 @@ function request()
 end
 function done(summary, latency, requests)
   local e = summary.errors
-  io.stderr:write(string.format('{"requests": %%d, "seconds": %%f, "p50": %%f, "p99": %%f, "failed": %%d}',
-    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
-    latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
+  local shape = '{"requests": %%d, "seconds": %%f, "p50": %%f, "p99": %%f, "failed": %%d}'
+  io.stderr:write(string.format(shape, summary.requests, summary.duration / 1e6,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    e.connect + e.read + e.write + e.status + e.timeout))
 end
 passages = %s
 queries = %s

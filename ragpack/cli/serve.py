@@ -58,9 +58,10 @@ def serve(
     log_as_json()
     server = make_server(settings, host, port)
     talk.print(f"listening on http://{host}:{port}; Ctrl-C stops", style="dim")
-    server.run()
-    if not server.started:
-        raise ConfigError(f"cannot listen on {host}:{port}: is something else there?")
+    try:
+        server.run()
+    except SystemExit as stop:  # uvicorn's way to say that it could not start; the log has why
+        raise typer.Exit(1) from stop
 
 
 def _keys(file: Path | None) -> list["Key"]:

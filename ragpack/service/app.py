@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
 
 import ragpack
+from ragpack import registry
 from ragpack.service import problems
 from ragpack.service.engine import Engine
 from ragpack.service.front import Front
@@ -13,9 +15,13 @@ from ragpack.service.gate import Gate
 from ragpack.service.keys import KeyRing
 from ragpack.service.metrics import Metrics
 from ragpack.service.routes import ROUTERS
+from ragpack.service.routing import GUARDED
 from ragpack.service.settings import Settings
 
 __all__ = ["create_app"]
+
+# For the OpenAPI document alone: front.py checks the key, before a body is read.
+_KEYED = Depends(HTTPBearer(auto_error=False, description="A key of this service."))
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -25,6 +31,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         UnknownPluginError: a method or a store that is not registered.
     """
     settings = settings or Settings()
+    _check(settings)
     metrics = Metrics()
     gate = Gate(KeyRing(settings.keys), settings.limits.in_flight)
 
@@ -47,7 +54,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     for router in ROUTERS:
-        app.include_router(router)
+        keyed = settings.keys and router.prefix == GUARDED
+        app.include_router(router, dependencies=[_KEYED] if keyed else None)
     problems.install(app)
     app.add_middleware(Front, gate=gate, metrics=metrics, limits=settings.limits)
     return app
+
+
+def _check(settings: Settings) -> None:
+    """Find wrong names before anything is opened or loaded."""
+    for name in settings.methods or ():
+        registry.load("compressors", name)
+    registry.load("cache_stores", settings.store.partition("://")[0])

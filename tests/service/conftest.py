@@ -47,29 +47,38 @@ def make_key() -> Callable[..., Key]:
     return key
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Starts a server with the settings given, in memory unless a store is named."""
-    running: list[Running] = []
-
+def _starter(running: list[Running], indexes: Path) -> Callable[..., Running]:
     def start(**given: object) -> Running:
         limits = replace(Limits(), **given.pop("limits", {}))
-        settings = {"store": "memory://", "methods": METHODS, "indexes": tmp_path / "indexes"}
+        settings = {"store": "memory://", "methods": METHODS, "indexes": indexes}
         running.append(Running(Settings(**(settings | given), limits=limits)))
         return running[-1]
 
-    yield start
+    return start
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts a server of this test's own, in memory unless a store is named."""
+    running: list[Running] = []
+    yield _starter(running, tmp_path / "indexes")
     for one in running:
         one.stop()
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One open server for all tests of a file that leave it as it is."""
-    folder = tmp_path_factory.mktemp("service")
-    running = Running(Settings(store="memory://", methods=METHODS, indexes=folder / "indexes"))
-    yield running
-    running.stop()
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+    """Starts a server for all tests of a file, which leave it as it is."""
+    running: list[Running] = []
+    yield _starter(running, tmp_path_factory.mktemp("service"))
+    for one in running:
+        one.stop()
+
+
+@pytest.fixture(scope="module")
+def service(start: Callable[..., Running]) -> Running:
+    """An open server for all tests of a file."""
+    return start()
 
 
 @pytest.fixture
