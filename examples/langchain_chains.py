@@ -28,7 +28,7 @@ from ragpack.retrievers.langchain import PackedRetriever, SearchRetriever
 PROMPT = ChatPromptTemplate.from_template(
     "Answer the question from this context only:\n{context}\n\nQuestion: {input}"
 )
-QUESTION = "Where is the head office?"
+QUESTION = "How much of the money paid on the false invoice of 2022 did the bank recover?"
 
 
 def format_docs(documents: list[Document]) -> str:
@@ -76,10 +76,10 @@ def main() -> None:
     """Each chain with the packed retriever, on the sample handbook."""
     index = FaissRetriever()
     with handbook() as corpus:
-        index.add(read_passages(corpus)[:8])
+        index.add(read_passages(corpus))
     base = SearchRetriever(index=index)
     llm = ChatRagpack(decoder=open_decoder(), max_tokens=16)
-    with ContextPacker("recomp-extractive", store="memory://", budget=100) as packer:
+    with ContextPacker("recomp-extractive", store="memory://", budget=150) as packer:
         retriever = PackedRetriever(base=base, packer=packer, title_key="title")  # was: base
         print("LCEL:     ", lcel_chain(retriever, llm).invoke(QUESTION))
         print("classic:  ", retrieval_chain(retriever, llm).invoke({"input": QUESTION})["answer"])

@@ -16,15 +16,15 @@ from ragpack.handoff.langchain import ChatRagpack
 from ragpack.retrievers.faiss import FaissRetriever
 from ragpack.retrievers.langchain import PackContext, SearchRetriever
 
-QUESTION = "Where is the head office?"
+QUESTION = "How much of the money paid on the false invoice of 2022 did the bank recover?"
 
 
 def main() -> None:
     """Ask twice: the first answer fills the store, the second starts from it."""
     index = FaissRetriever()
     with handbook() as corpus:
-        index.add(read_passages(corpus)[:8])
-    retriever = SearchRetriever(index=index, k=3)
+        index.add(read_passages(corpus))
+    retriever = SearchRetriever(index=index, k=4)
     model = ChatRagpack(decoder=open_decoder(), max_tokens=16)
     with ContextPacker("kv-reuse", store="memory://") as packer:
         pack = PackContext(packer=packer, title_key="title")

@@ -1,6 +1,5 @@
 """Well-known chains take the packed retriever in place of the plain one; nothing else changes."""
 
-import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,7 +61,7 @@ def test_the_chains_answer_with_a_real_model(chains, capsys):
     chains.main()
     lcel, classic, graph, *documents = capsys.readouterr().out.splitlines()
     for line in (lcel, classic, graph):
-        assert "Quay House" in line
+        assert "6,200 euros" in line
     assert documents
     assert all("'cache': 'hit'" in line for line in documents)
 
@@ -71,6 +70,6 @@ def test_the_chains_answer_with_a_real_model(chains, capsys):
 def test_the_kv_chain_answers_alike_from_the_store(capsys):
     runpy.run_path(str(EXAMPLES / "langchain_kv.py"), run_name="__main__")
     answer, first, again, second = capsys.readouterr().out.splitlines()
-    assert answer == again != ""
-    assert json.loads(first.split()[3]) > 0
-    assert json.loads(second.split()[3]) > 0
+    assert answer == again == "The bank recovered 6,200 euros."
+    assert float(first.split()[3]) > 0
+    assert float(second.split()[3]) > 0
