@@ -6,6 +6,7 @@ No container engine is needed: what can be wrong without one running is looked f
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,15 @@ def test_no_secret_is_written_down():
     assert ".env" in (ROOT / ".gitignore").read_text("utf-8").split()
 
 
-def test_the_image_is_built_from_files_that_its_context_holds():
-    kept = [
-        line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").split() if line[0] == "!"
-    ]
+def test_the_image_is_built_from_what_the_project_says_it_is_made_of():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    made_of = set(settings["tool"]["setuptools"]["package-dir"].values())
+    made_of |= {settings["project"]["readme"], *settings["project"]["license-files"]}
+    lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
-    for source in " ".join(copied).split():
-        assert (ROOT / source).exists()
-        assert source in kept
+    wanted = made_of | {"constraints.txt", "pyproject.toml"}
+    assert {line[1:] for line in lines if line.startswith("!")} == wanted
+    assert set(" ".join(copied).split()) == wanted
 
 
 def test_the_image_runs_without_root_and_is_watched():
