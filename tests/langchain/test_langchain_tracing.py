@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from langchain_classic.retrievers import ContextualCompressionRetriever
+from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
@@ -99,6 +100,19 @@ async def test_a_compressor_has_a_run_of_its_own(call, shelf, make_packer, keywo
     renamed = {"PackedRetriever": "ContextualCompressionRetriever"}
     assert recorder.log == [tuple(renamed.get(word, word) for word in line) for line in TREE]
     assert [document.page_content for document in documents] == ["Apples keep."]
+
+
+def test_a_compressor_is_a_stage_of_a_pipeline(shelf, make_packer, keyword):
+    stages = DocumentCompressorPipeline(
+        transformers=[
+            RagpackCompressor(packer=make_packer(keyword)),
+            RagpackCompressor(packer=make_packer(), budget=5),
+        ]
+    )
+    recorder = Recorder()
+    documents = stages.compress_documents(NOTES, "Apples", callbacks=[recorder])
+    assert [document.page_content for document in documents] == ["Apples keep."]
+    assert [name for what, name, _ in recorder.log if what == "start"] == ["ragpack.compress"] * 2
 
 
 class Down(BaseRetriever):
