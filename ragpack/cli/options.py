@@ -30,6 +30,7 @@ __all__ = [
     "Tokenizer",
     "open_index",
     "open_packer",
+    "parse_settings",
 ]
 
 Query = Annotated[str, typer.Option("--query", "-q", help="The question.")]
@@ -98,11 +99,16 @@ def open_packer(
         budget=budget,
         min_relevance=min_relevance,
         tokenizer=tokenizer,
-        **_parse(settings or []),
+        **parse_settings(settings or []),
     )
 
 
-def _parse(settings: list[str]) -> dict[str, Any]:
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """What ``--set NAME=VALUE`` options say; a value is JSON, or else the text it is.
+
+    Raises:
+        ConfigError: one has no "=".
+    """
     parsed: dict[str, Any] = {}
     for setting in settings:
         name, separator, value = setting.partition("=")

@@ -2,13 +2,13 @@
 
 import ipaddress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ragpack import config
 from ragpack.cli.console import talk
-from ragpack.cli.options import Store, Tokenizer
+from ragpack.cli.options import Store, Tokenizer, parse_settings
 from ragpack.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ def serve(
     everyone: Annotated[
         bool, typer.Option("--open", help="Let anyone in who reaches the address, without keys.")
     ] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting of a method, METHOD.NAME=VALUE.")
+    ] = None,
     encoder: Annotated[str, typer.Option("--encoder")] = config.DEFAULT_ENCODER,
     tokenizer: Tokenizer = config.DEFAULT_DECODER,
 ) -> None:
@@ -47,16 +50,17 @@ def serve(
             f"anyone who reaches {host} could use this service: give --keys FILE (or RAGPACK_KEYS),"
             " or say --open"
         )
-    settings = Settings(
+    chosen = Settings(
         store=store or config.store_url(),
         tokenizer=tokenizer,
         encoder=encoder,
         methods=tuple(name for name in methods.split(",") if name) if methods else None,
+        method_settings=_by_method(settings or []),
         indexes=indexes,
         keys=tuple(ring),
     )
     log_as_json()
-    server = make_server(settings, host, port)
+    server = make_server(chosen, host, port)
     talk.print(f"listening on http://{host}:{port}; Ctrl-C stops", style="dim")
     try:
         server.run()
@@ -70,6 +74,16 @@ def _keys(file: Path | None) -> list["Key"]:
     if file is not None:
         return keys_from_file(file)
     return keys_from_text(config.service_keys())
+
+
+def _by_method(given: list[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in parse_settings(given).items():
+        method, dot, setting = name.partition(".")
+        if not dot:
+            raise ConfigError(f"--set takes METHOD.NAME=VALUE, not {name!r}")
+        found.setdefault(method, {})[setting] = value
+    return found
 
 
 def _only_here(host: str) -> bool:

@@ -2,8 +2,9 @@
 
 import inspect
 import logging
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ _KV = (
     "keys and values are made for a decoder in the same process and do not travel over HTTP; "
     "take a text method, or ContextPacker beside the decoder"
 )
+_PATH = re.compile(r"(?<![\w.])/[^\s:'\"]+")
+"""A path of this machine in a message, which is not for clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,21 @@ class Method:
 class Catalogue:
     """Finds out once, on first use, which methods can run; safe in several threads.
 
-    ``encoder`` is what every method that takes an encoder gets.
+    ``encoder`` is what every method that takes an encoder gets, unless ``settings`` (by method)
+    name another one.
 
     Raises:
         UnknownPluginError: a name that is not registered.
     """
 
-    def __init__(self, names: Sequence[str] | None, encoder: TextEncoder) -> None:
+    def __init__(
+        self,
+        names: Sequence[str] | None,
+        encoder: TextEncoder,
+        settings: Mapping[str, Mapping[str, Any]],
+    ) -> None:
         self._encoder = encoder
+        self._settings = settings
         self.names = tuple(names or registry.names("compressors"))
         self._factories = {name: registry.load("compressors", name) for name in self.names}
         self._methods: dict[str, Method] = {}
@@ -85,8 +95,8 @@ class Catalogue:
         Raises:
             UnknownPluginError, UnsupportedModel: as for ``self[name]``.
         """
-        settings = self._shared(self._factories.get(name))
-        return make_compressor(name, settings) if settings and self[name] else self[name]
+        method = self[name]
+        return make_compressor(name, self._made_with(name)) if self._encodes(name) else method
 
     def all(self) -> list[Method]:
         """Every method, by name."""
@@ -103,15 +113,19 @@ class Catalogue:
         if factory.kind == "kv":
             return Method(name, factory, None, _KV)
         try:
-            compressor = make_compressor(name, self._shared(factory))
+            compressor = make_compressor(name, self._made_with(name))
             _ = compressor.fingerprint
         except RagpackError as error:
             reason = str(error).partition("\n")[0]
-            _log.info("method %s is not available: %s", name, reason)
-            return Method(name, factory, None, reason)
+            _log.warning("method %s is not available: %s", name, reason)
+            return Method(name, factory, None, _PATH.sub("…", reason))
         return Method(name, factory, compressor)
 
-    def _shared(self, factory: type[Compressor] | None) -> dict[str, Any]:
-        """The settings by which methods use one encoder."""
-        takes = factory is not None and "encoder" in inspect.signature(factory).parameters
-        return {"encoder": self._encoder} if takes else {}
+    def _encodes(self, name: str) -> bool:
+        """Whether the method takes an encoder, which methods then share."""
+        return "encoder" in inspect.signature(self._factories[name]).parameters
+
+    def _made_with(self, name: str) -> dict[str, Any]:
+        """The settings of a method: the operator's, over the encoder that is shared."""
+        shared = {"encoder": self._encoder} if self._encodes(name) else {}
+        return shared | dict(self._settings.get(name, {}))

@@ -11,7 +11,7 @@ from ragpack.types import Artifact, Fingerprint, Passage, TextArtifact
 
 __all__ = ["TUNABLE", "Weighing", "in_force", "tuned"]
 
-TUNABLE = ("tau", "top_n", "threshold", "rate")
+TUNABLE = ("tau", "top_n", "threshold", "rate", "share")
 """Settings that act in ``select`` alone, so requests may differ in them and share all artifacts."""
 
 

@@ -7,8 +7,8 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import ParamSpec, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ragpack import config, registry
 from ragpack.cache import ArtifactCache
@@ -29,6 +29,9 @@ from ragpack.service.metrics import Metrics
 from ragpack.service.schemas import MethodChoice
 from ragpack.service.settings import Settings
 from ragpack.types import Passage
+
+if TYPE_CHECKING:
+    from ragpack.handoff.vllm import VLLMPrompts
 
 __all__ = ["Engine"]
 
@@ -77,7 +80,7 @@ class Engine:
         encoder = load_encoder(settings.encoder)
         self._merging = MergingEncoder(encoder, metrics) if settings.batching else None
         self._encoder: TextEncoder = self._merging or encoder
-        self.methods = Catalogue(settings.methods, self._encoder)
+        self.methods = Catalogue(settings.methods, self._encoder, settings.method_settings)
         self.indexes = Indexes(settings.indexes, self._encoder)
         self.jobs = Jobs()
         self.store = registry.open_store(settings.store)
@@ -120,6 +123,18 @@ class Engine:
                 )
                 packer.metrics = self.metrics
             return packer
+
+    @cached_property
+    def prompts(self) -> "VLLMPrompts":
+        """Writes prompts of soft tokens; reads the decoder's embedding table on first use.
+
+        Raises:
+            ConfigError: the decoder is not there.
+            UnsupportedModel: its embeddings cannot be handed on.
+        """
+        from ragpack.handoff.vllm import VLLMPrompts
+
+        return VLLMPrompts(self.settings.tokenizer)
 
     def storing(self, method: str, namespace: str) -> ArtifactCache:
         """The cache of a method that can be computed before any query is known.

@@ -1,7 +1,9 @@
 """Everything that an operator may set on the service; clients can set none of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ragpack import config
 from ragpack.service.keys import Key
@@ -36,15 +38,17 @@ class Limits:
 class Settings:
     """How one service runs.
 
-    ``methods`` are those offered, all registered ones that hand on text unless given. ``indexes``
-    is a folder that holds ``NAMESPACE/NAME`` folders made by ``ragpack index``; None offers none.
-    Without ``keys`` everybody may call. ``batching`` lets requests share runs of the encoder.
+    ``methods`` are those offered, all registered ones unless given; ``method_settings`` are the
+    settings of some, by name. ``indexes`` is a folder of ``NAMESPACE/NAME`` folders as ``ragpack
+    index`` makes them; None offers none. Without ``keys`` everybody may call. ``batching`` lets
+    requests share runs of the encoder.
     """
 
     store: str = field(default_factory=config.store_url)
     tokenizer: str = config.DEFAULT_DECODER
     encoder: str = config.DEFAULT_ENCODER
     methods: tuple[str, ...] | None = None
+    method_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     indexes: Path | None = None
     keys: tuple[Key, ...] = ()
     batching: bool = True

@@ -1,7 +1,7 @@
 """One file for each group of paths; a router is offered by being listed here."""
 
 from ragpack.service import page
-from ragpack.service.routes import batch, catalog, compress, health, index, pack, rerank
+from ragpack.service.routes import batch, catalog, compress, embeds, health, index, pack, rerank
 
 __all__ = ["ROUTERS"]
 
@@ -9,6 +9,7 @@ ROUTERS = (
     compress.router,
     batch.router,
     pack.router,
+    embeds.router,
     rerank.router,
     index.router,
     catalog.router,

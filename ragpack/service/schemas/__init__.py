@@ -22,6 +22,7 @@ from ragpack.service.schemas.compression import (
     Report,
     Unit,
 )
+from ragpack.service.schemas.embeds import EmbedsRequest, EmbedsResponse
 from ragpack.service.schemas.index import Deleted, IndexedPassage, IndexRequest, Job
 from ragpack.service.schemas.rerank import (
     Ranked,
@@ -38,6 +39,8 @@ __all__ = [
     "CompressRequest",
     "CompressResponse",
     "Deleted",
+    "EmbedsRequest",
+    "EmbedsResponse",
     "IndexName",
     "IndexRequest",
     "IndexedPassage",

@@ -71,6 +71,9 @@ class MethodChoice(Strict):
         default=None, description="Least dot product of a kept sentence."
     )
     rate: float | None = Field(default=None, gt=0, le=1, description="Share of the tokens to keep.")
+    share: float | None = Field(
+        default=None, ge=0, le=1, description="Most chunks to spell out among soft tokens."
+    )
     min_relevance: float | None = Field(
         default=None, description="Passages below it, on the scale of the scores, give nothing."
     )
@@ -81,7 +84,7 @@ class MethodChoice(Strict):
     @property
     def settings(self) -> dict[str, float]:
         """The method's settings that the request chose."""
-        chosen = {n: getattr(self, n) for n in ("tau", "top_n", "threshold", "rate")}
+        chosen = {n: getattr(self, n) for n in ("tau", "top_n", "threshold", "rate", "share")}
         return {name: value for name, value in chosen.items() if value is not None}
 
 
