@@ -160,6 +160,23 @@ def _save_soft(folder: Path) -> dict[str, Any]:
     return {"checkpoint": str(folder.parent / "refrag")}
 
 
+def _save_xrag(folder: Path) -> dict[str, Any]:
+    import json
+
+    import torch
+    from safetensors.torch import save_file
+
+    _save_soft(folder)  # its tiny decoder retrieves, too
+    config = {"projector_type": "mlp2x_gelu", "retriever_hidden_size": 32, "hidden_size": 32}
+    shapes = {"0.weight": (32, 32), "0.bias": (32,), "2.weight": (32, 32), "2.bias": (32,)}
+    tensors = {f"projector.projector.{name}": torch.randn(one) for name, one in shapes.items()}
+    checkpoint = folder.parent / "xrag"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    save_file(tensors, checkpoint / "model.safetensors")
+    return {"checkpoint": str(checkpoint), "decoder": str(folder), "retriever": str(folder)}
+
+
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -170,6 +187,7 @@ _TINY = {
     "llmlingua2": _save_classifier,
     "recomp-abstractive": _save_summariser,
     "refrag": _save_soft,
+    "xrag": _save_xrag,
 }
 
 
