@@ -12,9 +12,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA", "environment", "interleave", "parser", "report", "spread"]
+from ragpack.cli.demo import handbook
+from ragpack.corpus import read_passages
+from ragpack.types import Passage
+
+__all__ = ["DATA", "corpus", "environment", "interleave", "parser", "report", "spread"]
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+def corpus(count: int | None = None) -> list[Passage]:
+    """The first passages of the real corpus where it is at hand, else of the sample handbook."""
+    path = DATA / "corpus.jsonl"
+    if path.exists():
+        return read_passages(path)[:count]
+    with handbook() as sample:
+        return read_passages(sample)[:count]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -16,12 +16,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from common import DATA, interleave, parser, report, spread
+from common import corpus, interleave, parser, report, spread
 from sentence_transformers import SentenceTransformer
 
 from ragpack.cache import ArtifactCache
-from ragpack.cli.demo import handbook
-from ragpack.corpus import Record, read_passages
+from ragpack.corpus import Record
 from ragpack.index import Indexer
 from ragpack.models import load_encoder, resolve
 from ragpack.models.dense import DenseEncoder
@@ -30,15 +29,6 @@ from ragpack.types import Passage
 
 ENCODER = "all-minilm-l6-v2"
 BATCH = 512
-
-
-def corpus(count: int) -> list[Passage]:
-    """Real passages where they are at hand, else the sample handbook."""
-    path = DATA / "corpus.jsonl"
-    if path.exists():
-        return read_passages(path)[:count]
-    with handbook() as sample:
-        return read_passages(sample)[:count]
 
 
 def synthetic(count: int) -> Iterator[Passage]:

@@ -29,6 +29,7 @@ _EXTRA_OF_MODULE = {
     "matplotlib": "bench",
     "pyarrow": "corpus",
     "prometheus_client": "serve",
+    "ray": "ray",
     "starlette": "serve",
     "uvicorn": "serve",
 }

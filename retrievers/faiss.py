@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ragpack import models
 from ragpack.config import DEFAULT_ENCODER
-from ragpack.errors import ConfigError, InputError, RetrievalError
+from ragpack.errors import InputError, RetrievalError
 from ragpack.protocols import TextEncoder
+from ragpack.retrievers.faiss_factory import make_index, train, training_rows, tune
 from ragpack.retrievers.faiss_rows import keep_rows
 from ragpack.retrievers.index_folder import Manifest, damaged, read_manifest, write_folder
 from ragpack.retrievers.passage_table import PassageTable
@@ -25,8 +26,8 @@ __all__ = ["FaissRetriever"]
 
 _INDEX = "index.faiss"
 _PASSAGES = "passages.jsonl"
-_MOST_GARBAGE = 0.1
-"""Share of dropped passages that a search puts up with before it cleans up."""
+_GARBAGE_SHARE, _MOST_GARBAGE = 0.1, 1000
+"""Dropped passages that a search puts up with before it cleans up."""
 
 
 class FaissRetriever:
@@ -37,7 +38,8 @@ class FaissRetriever:
     Args:
         encoder: a name for :func:`ragpack.models.load_encoder`, or an encoder.
         factory: a FAISS index factory string; ``Flat`` is exact. What must be trained (``SQ8``,
-            ``IVF…``) is trained on everything added before the first search or save.
+            ``IVF…``) is trained on a sample of what was added before the first search or save, or
+            as soon as there is plenty.
 
     Raises:
         ConfigError: the factory string is not one.
@@ -48,7 +50,7 @@ class FaissRetriever:
     ) -> None:
         self.encoder = models.load_encoder(encoder) if isinstance(encoder, str) else encoder
         self.factory = factory
-        self.index = _make_index(self.encoder.dim, factory)
+        self.index = make_index(self.encoder.dim, factory)
         self._table = PassageTable()
         self._untrained: list[NDArray[np.float32]] = []
         self._settling = Lock()
@@ -60,6 +62,11 @@ class FaissRetriever:
     def ids(self) -> list[str]:
         """The id of every passage, in the order of their coming."""
         return self._table.ids()
+
+    def texts(self) -> Iterator[Passage]:
+        """A passage of each text, in the order of the vectors."""
+        found = (self._table.at(row) for row in range(self._table.rows))
+        return (passage for passage in found if passage is not None)
 
     def get(self, passage_id: str) -> Passage | None:
         """The passage of that id, also where its text first came under another one."""
@@ -91,14 +98,17 @@ class FaissRetriever:
             _check_vectors(vectors, (len(passages), self.encoder.dim))
         new = self.unseen(passages)
         if vectors is None:
-            rows = self._encode([passages[position].full_text for position in new])
+            vectors = self._encode([passages[position].full_text for position in new])
         else:
-            rows = _normalised(vectors[new])
+            vectors = vectors[new]
+        rows = _normalised(vectors)
         self._table.extend(passages)
         if self.index.is_trained:
             self.index.add(rows)
         else:
             self._untrained.append(rows)
+            if sum(map(len, self._untrained)) >= 2 * training_rows(self.index):
+                self._train()
         return len(new)
 
     def remove(self, passage_ids: Iterable[str]) -> int:
@@ -108,6 +118,14 @@ class FaissRetriever:
     def unnamed(self) -> Iterator[Passage]:
         """Texts that removing or replacing left without an id, until the next save or search."""
         return self._table.unnamed()
+
+    def tune(self, settings: str) -> None:
+        """Set what a search spends, such as ``nprobe=16`` or ``efSearch=64``; saving keeps it.
+
+        Raises:
+            ConfigError: the index has no such setting.
+        """
+        tune(self.index, settings)
 
     def search(self, query: str, k: int) -> list[Passage]:
         """The ``k`` nearest passages, best first; their scores are cosines."""
@@ -120,13 +138,24 @@ class FaissRetriever:
             InputError: ``k`` is below 1.
             RetrievalError: the index cannot be trained on what was added.
         """
+        empty = not queries or not len(self)
+        vectors = np.empty((len(queries), self.encoder.dim)) if empty else self._encode(queries)
+        return self.search_vectors(vectors, k)
+
+    def search_vectors(self, vectors: NDArray[Any], k: int) -> list[list[Passage]]:
+        """The ``k`` nearest passages for each of the ``vectors`` [n, d], of any length.
+
+        Raises:
+            InputError: ``k`` is below 1.
+            RetrievalError: the index cannot be trained on what was added.
+        """
         if k < 1:
             raise InputError(f"k must be at least 1, not {k}")
-        if not queries or not len(self):
-            return [[] for _ in queries]
-        self._settle(_MOST_GARBAGE)
+        if not len(vectors) or not len(self):
+            return [[] for _ in vectors]
+        self._settle(min(_GARBAGE_SHARE * self._table.rows, _MOST_GARBAGE))
         wanted = min(k + self._table.idle, self._table.rows)
-        scores, rows = self.index.search(self._encode(queries), wanted)
+        scores, rows = self.index.search(_normalised(vectors), wanted)
         found = (self._found(*pair) for pair in zip(scores.tolist(), rows.tolist(), strict=True))
         return [list(islice(passages, k)) for passages in found]
 
@@ -161,28 +190,20 @@ class FaissRetriever:
         return retriever
 
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return _normalised(self.encoder.encode([model_text(text) for text in texts]))
+        return self.encoder.encode([model_text(text) for text in texts])
 
     def _train(self) -> None:
         """Train on what has been waiting, and add it."""
         if not self._untrained:
             return
-        vectors = np.concatenate(self._untrained)
-        try:
-            self.index.train(vectors)
-        except RuntimeError as error:
-            raise RetrievalError(
-                f"the FAISS index {self.factory!r} cannot be trained on {len(vectors)} passages: "
-                f"add more, or take 'Flat' ({error})"
-            ) from error
-        self.index.add(vectors)
+        train(self.index, self.factory, self._untrained)
         self._untrained.clear()
 
     def _settle(self, most_garbage: float) -> None:
-        """Train on what has been waiting; drop dead rows where there are more than a share."""
+        """Train on what has been waiting; clean up where too much was dropped."""
         with self._settling:
             self._train()
-            if self._table.garbage > most_garbage * self._table.rows:
+            if self._table.garbage > most_garbage:
                 self._table, rows = self._table.compacted()
                 keep_rows(self.index, rows)
 
@@ -208,16 +229,6 @@ class FaissRetriever:
         counts = {manifest.count, len(self), self.index.ntotal}
         if len(counts) > 1 or self.index.d != self.encoder.dim:
             raise damaged(folder, "its vectors and passages do not match")
-
-
-def _make_index(dim: int, factory: str) -> faiss.Index:
-    try:
-        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{factory!r} is no FAISS index factory string for {dim} dimensions; examples: "
-            "Flat, HNSW32, SQ8, 'IVF256,Flat'"
-        ) from error
 
 
 def _normalised(vectors: NDArray[Any]) -> NDArray[np.float32]:

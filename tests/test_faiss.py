@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given
@@ -233,6 +234,43 @@ def test_other_factories_train_grow_and_reload(tmp_path, factory: str) -> None:
     assert again.factory == factory
     assert again.index.ntotal == 210
     assert again.search("text number 3", 3) == retriever.search("text number 3", 3)
+
+
+@pytest.mark.parametrize(
+    ("factory", "settings"),
+    [("IVF4,Flat", "nprobe=3"), ("HNSW32", "efSearch=77"), ("PCA8,IVF4,SQ8", "nprobe=3")],
+)
+def test_search_settings_are_kept_when_saved(tmp_path, factory: str, settings: str) -> None:
+    retriever = filled(200, factory)
+    retriever.tune(settings)
+    retriever.save(tmp_path)
+    index = FaissRetriever.load(tmp_path, HashEncoder()).index
+    inverted = faiss.try_extract_index_ivf(index)
+    value = index.hnsw.efSearch if inverted is None else inverted.nprobe
+    assert settings.endswith(f"={value}")
+
+
+def test_unknown_search_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot be searched with 'nprobe=3'"):
+        filled().tune("nprobe=3")
+
+
+def test_training_takes_a_sample_and_does_not_wait_for_ever(monkeypatch) -> None:
+    from ragpack.retrievers import faiss_factory
+
+    monkeypatch.setattr(faiss_factory, "_SAMPLE", 50)
+    monkeypatch.setattr(faiss_factory, "_PER_LIST", 10)
+    rows: list[int] = []
+    retriever = FaissRetriever(HashEncoder(), factory="IVF4,Flat")
+    train = retriever.index.train
+    monkeypatch.setattr(retriever.index, "train", lambda x: rows.append(len(x)) or train(x))
+    retriever.add(numbered(90))
+    assert not retriever.index.is_trained
+    retriever.add(numbered(30, start=90))
+    assert (rows, retriever.index.ntotal) == ([50], 120)
+    again = FaissRetriever(HashEncoder(), factory="IVF4,Flat")
+    again.add(numbered(120))
+    assert again.search("q", 9) == retriever.search("q", 9)
 
 
 def test_too_few_passages_to_train_is_said() -> None:

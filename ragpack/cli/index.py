@@ -11,19 +11,21 @@ from ragpack.cli.index_progress import indexing, show_estimate, show_result
 from ragpack.cli.options import Json, Namespace, Store
 from ragpack.corpus import Columns, Corpus
 from ragpack.errors import ConfigError, InputError
-from ragpack.index import IndexJob, IndexPlan, IndexResult, estimate
+from ragpack.index import Cluster, IndexJob, IndexPlan, IndexResult, estimate
 from ragpack.protocols import CacheStore
 
 __all__ = ["index", "run_plan"]
 
 _SHOWN = 20
 
+Engine = Literal["local", "ray"]
 
-def run_plan(plan: IndexPlan, store: CacheStore) -> IndexResult:
+
+def run_plan(plan: IndexPlan, store: CacheStore, cluster: Cluster | None = None) -> IndexResult:
     """Carry out a plan, with progress on stderr."""
     job = IndexJob(plan)
     with indexing(job) as show:
-        return job.run(store, show, _waiting)
+        return job.run(store, show, _waiting, cluster)
 
 
 def index(
@@ -41,6 +43,18 @@ def index(
     ] = config.DEFAULT_METHOD,
     encoder: Annotated[str, typer.Option("--encoder")] = config.DEFAULT_ENCODER,
     factory: Annotated[str, typer.Option("--factory", help="FAISS index factory.")] = "Flat",
+    search: Annotated[
+        str | None, typer.Option("--search", help="What a search spends: nprobe=16, efSearch=64.")
+    ] = None,
+    recall: Annotated[
+        int | None, typer.Option("--recall", min=1, help="Measure recall at so many passages.")
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="local, or ray: a cluster around one Redis.")
+    ] = "local",
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Of the engine ray, one CPU or GPU each.")
+    ] = 2,
     store: Store = None,
     namespace: Namespace = None,
     id_field: Annotated[str | None, typer.Option("--id-field", help="Field of the id.")] = None,
@@ -86,6 +100,8 @@ def index(
         methods=_names(methods),
         encoder=encoder,
         factory=factory,
+        search=search,
+        recall=recall,
         namespace=namespace,
         split=_tokens(split),
         overlap=overlap,
@@ -96,13 +112,14 @@ def index(
     if dry_run:
         _estimate(plan, sample, gb_price, json)
     else:
-        _index(plan, store, json)
+        url = store or config.store_url()
+        _index(plan, url, Cluster(url, workers) if engine == "ray" else None, json)
 
 
-def _index(plan: IndexPlan, store: str | None, json: bool) -> None:
-    opened = registry.open_store(store or config.store_url())
+def _index(plan: IndexPlan, url: str, cluster: Cluster | None, json: bool) -> None:
+    opened = registry.open_store(url)
     try:
-        result = run_plan(plan, opened)
+        result = run_plan(plan, opened, cluster)
     finally:
         opened.close()
     if json:

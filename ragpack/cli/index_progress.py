@@ -75,6 +75,11 @@ def show_result(result: IndexResult, folder: object) -> None:
     )
     for name in summary.computed | summary.hits:
         talk.print(f"  {name}: {summary.computed[name]} computed, {summary.hits[name]} from store")
+    if result.recall is not None:
+        share, k = result.recall.recall, result.recall.k
+        talk.print(
+            f"  recall@{k} against exact search: {share:.3f} ({result.recall.queries} queries)"
+        )
     if result.removed:
         talk.print(f"{result.removed} passages removed from the index")
     for name, count in result.pruned.items():

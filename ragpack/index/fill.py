@@ -4,7 +4,7 @@ The job on one machine and a worker of a cluster take it alike.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ from ragpack.errors import CacheUnavailable, CorruptEntry
 from ragpack.keys import CacheKey
 from ragpack.types import Artifact, Kind, Passage
 
-__all__ = ["Filled", "Filler"]
+__all__ = ["Filled", "Filler", "fillers_of"]
 
 _CHARACTERS: dict[Kind, int] = {"text": 65_536, "embeds": 65_536, "kv": 8_192}
 """Of the texts computed between two writes; KV takes thousands of bytes for each."""
@@ -56,7 +56,9 @@ class Filler:
             CacheUnavailable: the store does not answer, is full, or pushes out what it was given.
         """
         keys = self.cache.keys(passages)
-        wanted = dict(zip(keys, passages, strict=True))
+        wanted: dict[CacheKey, Passage] = {}
+        for key, passage in zip(keys, passages, strict=True):
+            wanted.setdefault(key, passage)
         there = self.cache.contains(list(wanted.values()))
         missing = {key: wanted[key] for key, held in zip(wanted, there, strict=True) if not held}
         filled = dict.fromkeys(wanted, _HIT) | self._filled(missing, tick)
@@ -108,6 +110,16 @@ class Filler:
                 f"{self.cache.compressor.name} that this job found or stored first: it is too "
                 "small and pushes them out; give it more room (max_bytes, maxmemory)"
             )
+
+
+def fillers_of(caches: Iterable[ArtifactCache]) -> dict[Filler, list[str]]:
+    """A filler for each thing to store, with the methods that read it, in the caches' order."""
+    fillers: dict[str, Filler] = {}
+    methods: dict[Filler, list[str]] = {}
+    for cache in caches:
+        filler = fillers.setdefault(cache.compressor.fingerprint.digest, Filler(cache))
+        methods.setdefault(filler, []).append(cache.compressor.name)
+    return methods
 
 
 def _slices(missing: Mapping[CacheKey, Passage], characters: int) -> Iterator[list[CacheKey]]:

@@ -17,7 +17,7 @@ from ragpack.corpus import BadRecord, Record
 from ragpack.errors import CacheUnavailable
 from ragpack.index.account import Account, Failed, IndexSummary, Progress
 from ragpack.index.ahead import read_ahead
-from ragpack.index.fill import Filler
+from ragpack.index.fill import Filler, fillers_of
 from ragpack.types import EmbedsArtifact, Passage
 
 __all__ = ["Indexer", "VectorIndex"]
@@ -84,7 +84,9 @@ class Indexer:
         account = Account(progress, failed)
         met: Met = {}
         with ExitStack() as stack:
-            fillers = self._fillers(stack)
+            fillers = fillers_of([self._vectors, *self._caches])
+            for filler in fillers:
+                stack.callback(filler.close)
             for items in read_ahead(_batches(records, self._batch)):
                 batch = list(_usable(items, met, account))
                 self._one(fillers, batch, account)
@@ -92,18 +94,6 @@ class Indexer:
                     account.summary.offset = batch[-1].offset
                 account.tick()
         return account.summary
-
-    def _fillers(self, stack: ExitStack) -> dict[Filler, list[str]]:
-        """A filler for each thing to store, with the methods that read it; the index's first."""
-        fillers: dict[str, Filler] = {}
-        methods: dict[Filler, list[str]] = {}
-        for cache in (self._vectors, *self._caches):
-            fingerprint = cache.compressor.fingerprint.digest
-            if fingerprint not in fillers:
-                fillers[fingerprint] = Filler(cache)
-                stack.callback(fillers[fingerprint].close)
-            methods.setdefault(fillers[fingerprint], []).append(cache.compressor.name)
-        return methods
 
     def _one(
         self, fillers: Mapping[Filler, list[str]], batch: Sequence[Record], account: Account

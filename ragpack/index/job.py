@@ -16,7 +16,10 @@ from ragpack.cache import ArtifactCache
 from ragpack.corpus import RECORD_TOKENS, Census, Corpus, DeadLetters, Item, Splitter
 from ragpack.errors import ConfigError, InputError
 from ragpack.index.account import IndexSummary, Progress
+from ragpack.index.cluster import Cluster, Work
+from ragpack.index.harvest import Harvest
 from ragpack.index.indexer import Indexer
+from ragpack.index.recall import Recall, measure_recall
 from ragpack.index.token_ratio import TokenRatio
 from ragpack.models import SentenceEncoder, load_encoder, load_token_counter
 from ragpack.models.dense import DenseEncoder
@@ -41,6 +44,8 @@ class IndexPlan:
         methods: whose artifacts to compute beforehand.
         encoder: name or path of the encoder whose vectors the index holds.
         factory: FAISS index factory string.
+        search: what a search of that index spends, such as ``nprobe=16``; the kind's own default.
+        recall: measure how many of so many nearest passages the index finds; None for not at all.
         namespace: tenant wall in the store; the configured one by default.
         split: most tokens of a passage; ``"auto"`` for as many as the encoder reads, and lines and
             rows left alone unless they are very long; ``"none"`` to split nothing.
@@ -55,6 +60,8 @@ class IndexPlan:
     methods: Sequence[str] = (config.DEFAULT_METHOD,)
     encoder: str = config.DEFAULT_ENCODER
     factory: str = "Flat"
+    search: str | None = None
+    recall: int | None = None
     namespace: str | None = None
     split: int | Literal["auto", "none"] = "auto"
     overlap: int = 0
@@ -68,13 +75,15 @@ class IndexResult:
     """What a job did.
 
     ``removed`` counts passages taken out of the index; ``pruned`` artifacts deleted from the
-    store, by method; ``dead_letters`` is the file with what failed, if anything did.
+    store, by method; ``dead_letters`` is the file with what failed, if anything did; ``recall``
+    is of the vector index, if it was to be measured.
     """
 
     summary: IndexSummary
     removed: int = 0
     pruned: Counter[str] = field(default_factory=Counter)
     dead_letters: Path | None = None
+    recall: Recall | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready summary."""
@@ -82,6 +91,7 @@ class IndexResult:
             "removed": self.removed,
             "pruned": dict(self.pruned),
             "failed_file": None if self.dead_letters is None else str(self.dead_letters),
+            "recall": None if self.recall is None else self.recall.to_dict(),
         }
 
 
@@ -94,6 +104,9 @@ class IndexJob:
 
     def __init__(self, plan: IndexPlan) -> None:
         self.plan = plan
+        self._letters = plan.failed or plan.folder / "failed.jsonl"
+        if plan.prune and plan.corpus.path.resolve() == self._letters.resolve():
+            raise ConfigError(f"{self._letters} is only a part of a corpus: index it, then prune")
         self.encoder = load_encoder(plan.encoder)
         self.compressors = [DenseEncoder(self.encoder), *map(precomputable, plan.methods)]
         self.counter = load_token_counter(plan.encoder)
@@ -110,6 +123,7 @@ class IndexJob:
         store: CacheStore,
         progress: Progress | None = None,
         waiting: Callable[[], None] = lambda: None,
+        cluster: Cluster | None = None,
     ) -> IndexResult:
         """Index the corpus.
 
@@ -117,6 +131,7 @@ class IndexJob:
             store: keeps the artifacts.
             progress: called after each batch.
             waiting: called once if another job is at work on the same folder.
+            cluster: computes the artifacts, in the same store; this process without one.
 
         Raises:
             InputError: the corpus holds no usable passage.
@@ -124,7 +139,7 @@ class IndexJob:
             RetrievalError: the folder cannot be written, or holds another encoder's index.
         """
         with _alone(self.plan.folder, waiting), self._caches(store) as caches:
-            result = self._run(caches, progress)
+            result = self._run(caches, progress, cluster)
         summary = result.summary
         if not summary.passages:
             reasons = "; ".join(str(bad) for bad in summary.failed[:3])
@@ -132,16 +147,43 @@ class IndexJob:
             raise InputError(f"{self.plan.corpus.path} holds no usable passage{why}")
         return result
 
-    def _run(self, caches: Sequence[ArtifactCache], progress: Progress | None) -> IndexResult:
+    def _run(
+        self, caches: Sequence[ArtifactCache], progress: Progress | None, cluster: Cluster | None
+    ) -> IndexResult:
         retriever, census = self._retriever(), Census()
-        letters = DeadLetters(self.plan.failed or self.plan.folder / "failed.jsonl")
+        letters = DeadLetters(self._letters)
         with letters:
-            job = Indexer(retriever, caches[0], caches[1:])
-            summary = job.run(census.watch(self.passages()), progress, letters.add)
+            items = census.watch(self.passages())
+            if cluster is None:
+                job = Indexer(retriever, caches[0], caches[1:])
+                summary = job.run(items, progress, letters.add)
+            else:
+                harvest = self._fill(cluster, caches[0].namespace, progress)
+                job = Indexer(retriever, caches[0])
+                summary = job.run(harvest.failures_among(items), progress, letters.add)
+                harvest.add_to(summary)
             removed, pruned = self._tidy(retriever, census, caches)
-            if summary.passages:
-                retriever.save(self.plan.folder)
-        return IndexResult(summary, removed, pruned, letters.path if letters.count else None)
+            recall = self._finish(retriever, caches[0]) if summary.passages else None
+        path = letters.path if letters.count else None
+        return IndexResult(summary, removed, pruned, path, recall)
+
+    def _fill(self, cluster: Cluster, namespace: str, progress: Progress | None) -> Harvest:
+        """Have the cluster compute everything; what is left to do here is the vector index."""
+        try:
+            from ragpack.index.ray_engine import fill
+        except ModuleNotFoundError as error:
+            raise registry.missing_extra(error, "the engine ray") from error
+        plan = self.plan
+        work = Work(plan.encoder, tuple(plan.methods), cluster.store, namespace, config.secret())
+        return fill(cluster, self.passages(), work, plan.folder, progress)
+
+    def _finish(self, retriever: Any, vectors: ArtifactCache) -> Recall | None:
+        """Save the index; how well it finds, if that is asked for."""
+        if self.plan.search is not None:
+            retriever.tune(self.plan.search)
+        retriever.save(self.plan.folder)
+        k = self.plan.recall
+        return None if k is None else measure_recall(retriever, vectors, k)
 
     def _tidy(
         self, retriever: Any, census: Census, caches: Sequence[ArtifactCache]

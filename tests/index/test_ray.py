@@ -1,0 +1,92 @@
+"""The engine ray, on a real cluster of this machine and a real Redis, with a worker killed."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from pyarrow import parquet
+
+from ragpack.cache_store.memory import MemoryStore
+from ragpack.corpus import Corpus
+from ragpack.errors import ConfigError
+from ragpack.index import Cluster, IndexJob, IndexPlan
+from ragpack.registry import open_store
+from ragpack.retrievers.faiss import FaissRetriever
+
+PASSAGES = 32
+JOB = """
+import sys
+from pathlib import Path
+from ragpack.corpus import Corpus
+from ragpack.index import Cluster, IndexJob, IndexPlan
+from ragpack.registry import open_store
+
+url, corpus, folder = sys.argv[1:]
+if __name__ == "__main__":
+    job = IndexJob(IndexPlan(corpus=Corpus(Path(corpus)), folder=Path(folder), namespace="ns"))
+    result = job.run(open_store(url), cluster=Cluster(url, workers=2, batch=4))
+    print(result.summary.passages, result.summary.failures)
+"""
+
+
+@pytest.fixture
+def passages_file(tmp_path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    rows = (
+        {"id": str(n), "text": f"Item {n} is kept. " * (1 + n % 5) + "\ud800" * (n == 3)}
+        for n in range(PASSAGES)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _kill_a_worker(job: subprocess.Popen[str]) -> None:
+    workers = [
+        process
+        for process in psutil.Process(job.pid).children(recursive=True)
+        if "MapWorker" in " ".join(process.cmdline())
+    ]
+    workers[0].kill()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_nothing_that_was_done(tmp_path, redis_url, passages_file) -> None:
+    folder = tmp_path / "index"
+    command = [sys.executable, "-c", JOB, redis_url, str(passages_file), str(folder)]
+    store = open_store(redis_url)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
+        while store.stats().entries == 0 and job.poll() is None:
+            time.sleep(0.05)
+        _kill_a_worker(job)
+        assert store.stats().entries < 2 * PASSAGES
+        out, _ = job.communicate(timeout=300)
+    assert (job.returncode, out) == (0, f"{PASSAGES} 0\n")
+
+    alone = MemoryStore()
+    plan = IndexPlan(corpus=Corpus(passages_file), folder=tmp_path / "alone", namespace="ns")
+    IndexJob(plan).run(alone)
+    keys = sorted(alone.scan("ns"))
+    assert sorted(store.scan("ns")) == keys
+    assert [bytes(v) for v in store.get_many(keys)] == [bytes(v) for v in alone.get_many(keys)]
+    assert len(FaissRetriever.load(folder)) == PASSAGES
+
+    rows = parquet.read_table(folder / "job-log").to_pylist()
+    assert sorted(row["key"] for row in rows) == keys
+    assert {row["status"] for row in rows} <= {"computed", "hit"}
+    assert not list(folder.glob(".staged-*"))
+    store.close()
+
+
+@pytest.mark.parametrize("url", ["memory://", "lmdb:///tmp/store"])
+def test_a_store_of_one_machine_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="needs a store that every machine reaches"):
+        Cluster(url)
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        Cluster("redis://localhost", 0)
