@@ -102,6 +102,11 @@ def load_checkpoint(folder: Path) -> tuple[SoftCheckpoint, str]:
 
 
 def _read_config(path: Path) -> SoftConfig:
+    if not path.is_file():
+        raise ConfigError(
+            f"no checkpoint of refrag in {path.parent}: make one for your decoder with 'ragpack "
+            "train refrag --decoder NAME', and name its folder, checkpoint=FOLDER"
+        )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
