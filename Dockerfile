@@ -34,7 +34,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM python:3.11-slim-bookworm
 
-RUN useradd --system --uid 10001 --user-group --no-create-home ragpack && \
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin ragpack && \
     install --directory --owner=ragpack --group=ragpack /var/lib/ragpack
 COPY --from=build /opt/ragpack /opt/ragpack
 
@@ -47,7 +47,7 @@ WORKDIR /var/lib/ragpack
 VOLUME /var/lib/ragpack
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
 
 # Without keys it starts only if told "--open": see docs/deploy.md.
