@@ -56,6 +56,32 @@ Failed = Callable[[BadRecord], None]
 """Called with each record or passage that could not be indexed."""
 
 
+@dataclass(slots=True)
+class _Stretch:
+    """The bytes of the corpus that a batch came from, and how far its methods are with them.
+
+    ``passed`` counts the methods that are through, ``done`` the characters of the one at work.
+    """
+
+    start: int
+    end: int
+    characters: int
+    methods: int
+    passed: int = 0
+    done: int = 0
+
+    def pass_on(self) -> None:
+        """A method is through with the batch."""
+        self.passed += 1
+        self.done = 0
+
+    def offset_after(self, characters: int) -> int:
+        """Where the work stands when so many more characters are done."""
+        self.done = min(self.done + characters, self.characters)
+        share = (self.passed + self.done / max(1, self.characters)) / self.methods
+        return self.start + round((self.end - self.start) * min(1.0, share))
+
+
 class Account:
     """Adds up what is done, and tells those who want to know."""
 
@@ -64,10 +90,19 @@ class Account:
         self._progress = progress
         self._failed = failed
         self._start = time.perf_counter()
+        self._stretch: _Stretch | None = None
+
+    def begin(self, batch: Sequence[Record], methods: int) -> None:
+        """A batch begins whose texts pass through so many methods: the offset goes with them."""
+        characters = sum(len(record.passage.full_text) for record in batch)
+        end = batch[-1].offset if batch else self.summary.offset
+        self._stretch = _Stretch(self.summary.offset, end, characters, methods)
 
     def tick(self, characters: int = 0) -> None:
         """Count texts computed, and the time."""
         self.summary.characters += characters
+        if self._stretch is not None:
+            self.summary.offset = self._stretch.offset_after(characters)
         self.summary.seconds = time.perf_counter() - self._start
         if self._progress is not None:
             self._progress(self.summary)
@@ -84,6 +119,8 @@ class Account:
         self, methods: Sequence[str], batch: Sequence[Record], results: Sequence[Filled]
     ) -> None:
         """Count what became of a batch under methods that share their artifacts."""
+        if self._stretch is not None:
+            self._stretch.pass_on()
         for record, result in zip(batch, results, strict=True):
             self.summary.bytes += result.bytes
             if result.status == "failed":

@@ -89,9 +89,8 @@ class Indexer:
                 stack.callback(filler.close)
             for items in read_ahead(_batches(records, self._batch)):
                 batch = list(_usable(items, met, account))
+                account.begin(batch, len(fillers))
                 self._one(fillers, batch, account)
-                if batch:
-                    account.summary.offset = batch[-1].offset
                 account.tick()
         return account.summary
 

@@ -158,6 +158,14 @@ def test_prune_keeps_a_text_that_another_id_still_has(job, stored, tmp_path) -> 
     assert stored(Passage("b", "The same.")) == [True]
 
 
+def test_a_dead_letter_file_prunes_nothing(job, ragpack, tmp_path) -> None:
+    job(write_rows(tmp_path / "c.jsonl", [*rows("fox"), {"id": "x"}]), code=1)
+    folder = tmp_path / "index"
+    ran = ragpack("index", "--corpus", folder / "failed.jsonl", "--index", folder, "--prune")
+    assert ran.code == 2
+    assert "only a part of a corpus" in " ".join(ran.err.split())
+
+
 def test_nothing_is_pruned_while_records_cannot_be_read(job, index, tmp_path) -> None:
     corpus = write_rows(tmp_path / "c.jsonl", rows("fox", "sea"))
     job(corpus)
@@ -199,6 +207,12 @@ def test_a_dry_run_estimates_and_writes_nothing(ragpack, tmp_path) -> None:
         assert row["seconds"] > 0
         assert row["redis_bytes"] > row["store_bytes"]
         assert row["redis_dollars_per_month"] == pytest.approx(row["redis_bytes"] / 1e9 * 3)
+
+
+def test_a_dry_run_of_nothing_is_refused(ragpack, tmp_path) -> None:
+    ran = ragpack("index", "--corpus", write_rows(tmp_path / "c.jsonl", [{"id": "x"}]), "--dry-run")
+    assert (ran.code, ran.out) == (1, "")
+    assert "no usable passage" in " ".join(ran.err.split())
 
 
 def test_a_dry_run_shows_a_table(ragpack, tmp_path) -> None:
