@@ -1,11 +1,12 @@
 """Indexing killed (SIGKILL) at random moments and started again, against an undisturbed run.
 
 Each run is a process of its own, forked from one that has loaded the encoder, so that fifty starts
-do not take longer than the job. A journal in the order of events says which artifact was begun to
-be computed, which the store took, and how many passages the job reported done. What is compared at
-the end are all bytes of both stores and of both vector indexes. Run from the repository's root:
+do not take longer than the job. A job that comes to its end before all kills are spent is followed
+by another one into an empty folder. A journal in the order of events says which artifact was begun
+to be computed, which the store took, and how many passages the job reported done. What is compared
+at the end are all bytes of the stores and of the vector indexes. Run from the repository's root:
 
-    python benchmarks/index_kill.py --kills 50
+    python benchmarks/index_kill.py --kills 50 --passages 150 --slice 4096
 """
 
 import os
@@ -13,6 +14,7 @@ import random
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from common import corpus, parser, report
 from ragpack.cache import ArtifactCache
 from ragpack.compressors.recomp_extractive import RecompExtractive
 from ragpack.corpus import Record
-from ragpack.index import Indexer
+from ragpack.index import Indexer, fill
 from ragpack.keys import make_keys
 from ragpack.models import load_encoder
 from ragpack.models.dense import DenseEncoder
@@ -111,11 +113,12 @@ def run(work: Callable[[], None], seconds: float | None = None) -> bool:
     return os.WIFEXITED(status)
 
 
-def killed(passages: Sequence[Passage], folder: Path, kills: int, mean: float, seed: int) -> int:
-    """Kill the job again and again, then let it end; how many kills found it at work."""
-    dice = random.Random(seed)
+def disturbed(
+    passages: Sequence[Passage], folder: Path, kills: int, longest: float, dice: random.Random
+) -> int:
+    """The job, killed again and again until it comes to its end; how often it was."""
     for done in range(kills):
-        if run(lambda: job(passages, folder), dice.uniform(0, 2 * mean)):
+        if run(lambda: job(passages, folder), dice.uniform(0, longest)):
             return done
     run(lambda: job(passages, folder))
     return kills
@@ -163,33 +166,45 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Run both jobs and compare."""
+    """Run all jobs and compare."""
     options = parser(__doc__)
     options.add_argument("--passages", type=int, help="of the corpus; all by default")
     options.add_argument("--kills", type=int, default=50)
+    options.add_argument("--slice", type=int, help="characters between two writes")
     chosen = options.parse_args()
     torch.set_num_threads(1)  # a fork does not take further threads along
+    if chosen.slice is not None:
+        fill.CHARACTERS["embeds"] = chosen.slice
     passages = corpus(chosen.passages)
     load_encoder(ENCODER)
+    dice = random.Random(chosen.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        calm, rough = Path(scratch, "calm"), Path(scratch, "rough")
-        for folder in (calm, rough):
-            folder.mkdir()
+        calm = Path(scratch, "calm")
+        calm.mkdir()
         start = time.perf_counter()
         run(lambda: job(passages, calm))
         seconds = time.perf_counter() - start
-        mean = 0.75 * seconds / max(1, chosen.kills)
-        kills = killed(passages, rough, chosen.kills, mean, chosen.seed)
-        left, right = entries(calm), entries(rough)
+        expected = entries(calm), files(calm)
+        kills: list[int] = []
+        same: list[bool] = []
+        counts: Counter[str] = Counter()
+        while sum(kills) < chosen.kills:
+            rough = Path(scratch, f"rough-{len(kills)}")
+            rough.mkdir()
+            left = chosen.kills - sum(kills)
+            kills.append(disturbed(passages, rough, left, 0.4 * seconds, dice))
+            same.append((entries(rough), files(rough)) == expected)
+            counts.update(broken_promises(rough / "journal", passages))
         report(
             {
                 "passages": len(passages),
                 "undisturbed_seconds": round(seconds, 1),
-                "kills": kills,
-                "entries": len(left),
-                "identical": left == right and files(calm) == files(rough),
+                "entries": len(expected[0]),
+                "kills": sum(kills),
+                "kills_of_each_job": kills,
+                "identical": all(same),
                 "undisturbed": broken_promises(calm / "journal", passages),
-                "killed": broken_promises(rough / "journal", passages),
+                "killed": counts,
             }
         )
 

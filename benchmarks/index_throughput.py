@@ -1,12 +1,14 @@
-"""Indexing against the bare encoder on the same batches, and its peak memory over corpus size.
+"""Indexing against the bare models on the same batches, and its peak memory over corpus size.
 
 Each round encodes the same passages in the same batches: with the encoder alone, with
 sentence-transformers' own ``encode``, and with the whole job (keys, frames, an empty embedded
-store, FAISS). Memory is the peak of a process of its own that indexes synthetic passages; their
-numbers are given after ``--memory``. Run from the repository's root:
+store, FAISS). ``--kv`` takes so many passages for the same with a decoder: its bare forward over
+each passage behind the prompt's beginning, against the step that also makes KV artifacts of them
+and stores them. Memory is the peak of a process of its own that indexes synthetic passages with a
+tiny encoder; their numbers are given after ``--memory``. Run from the repository's root:
 
-    python benchmarks/index_throughput.py --runs 5 --passages 1024
-    python benchmarks/index_throughput.py --runs 1 --passages 64 --memory 2000 20000
+    python benchmarks/index_throughput.py --runs 5 --passages 1024 --kv 24
+    python benchmarks/index_throughput.py --runs 1 --passages 64 --memory 10000 100000
 """
 
 import resource
@@ -15,17 +17,27 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from zlib import crc32
 
+import numpy as np
+import torch
 from common import corpus, interleave, parser, report, spread
+from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from transformers.cache_utils import DynamicCache
 
 from ragpack.cache import ArtifactCache
+from ragpack.compressors.kv_reuse import KvReuse
 from ragpack.corpus import Record
 from ragpack.index import Indexer
+from ragpack.index.fill import Filler
+from ragpack.kv.encode import KVEncoder
 from ragpack.models import load_encoder, resolve
+from ragpack.models.batches import equal_batches
 from ragpack.models.dense import DenseEncoder
+from ragpack.protocols import TextEncoder
 from ragpack.registry import load, open_store
-from ragpack.types import Passage
+from ragpack.types import Fingerprint, KVArtifact, Passage
 
 ENCODER = "all-minilm-l6-v2"
 BATCH = 512
@@ -38,9 +50,21 @@ def synthetic(count: int) -> Iterator[Passage]:
     )
 
 
-def index(passages: Iterator[Passage] | Sequence[Passage]) -> None:
+class TinyEncoder:
+    """Vectors drawn by a text's checksum, so that memory and not arithmetic is measured."""
+
+    dim = 32
+    fingerprint = Fingerprint("tiny")
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [len(texts), dim]."""
+        seeds = [crc32(text.encode()) for text in texts]
+        rows = [np.random.default_rng(seed).random(self.dim, np.float32) for seed in seeds]
+        return np.stack(rows)
+
+
+def index(passages: Iterator[Passage] | Sequence[Passage], encoder: TextEncoder) -> None:
     """The whole job into an empty store."""
-    encoder = load_encoder(ENCODER)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"lmdb://{folder}/store")
         vectors = ArtifactCache(DenseEncoder(encoder), store, namespace="benchmark")
@@ -50,6 +74,52 @@ def index(passages: Iterator[Passage] | Sequence[Passage]) -> None:
         retriever.save(f"{folder}/index")
         vectors.close()
         store.close()
+
+
+def decode(encoder: KVEncoder, rows: Sequence[Sequence[int]]) -> None:
+    """The decoder's forward over each passage behind the prefix, and nothing else."""
+    keys, values = encoder.before
+    with torch.inference_mode():
+        for batch in equal_batches([len(row) for row in rows], 2048):
+            ids = torch.tensor([rows[number] for number in batch])
+            before = (part[:, None].expand(-1, len(batch), -1, -1, -1) for part in (keys, values))
+            positions = torch.arange(encoder.start, encoder.start + ids.shape[1])
+            encoder.model.base_model(
+                input_ids=ids,
+                position_ids=positions.expand(ids.shape),
+                past_key_values=DynamicCache(list(zip(*before, strict=True))),
+                use_cache=True,
+            )
+
+
+def fill(method: KvReuse, passages: Sequence[Passage]) -> None:
+    """KV artifacts of the passages into an empty store."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(f"lmdb://{folder}/store")
+        filler = Filler(ArtifactCache(method, store, namespace="benchmark"))
+        filler.fill(passages)
+        filler.close()
+        store.close()
+
+
+def kv_throughput(count: int, runs: int) -> dict[str, object]:
+    """Tokens a second of the bare forward and of the indexing step, in turn."""
+    method, passages = KvReuse(), corpus(count)
+    made = method.compress(passages, None)
+    rows = [artifact.token_ids.tolist() for artifact in made if isinstance(artifact, KVArtifact)]
+    arms = {
+        "bare_decoder": lambda: decode(method.encoder, rows),
+        "index": lambda: fill(method, passages),
+    }
+    times = {name: spread(values) for name, values in interleave(arms, runs).items()}
+    job = times["index"]["median"]
+    return {
+        "passages": count,
+        "tokens": sum(map(len, rows)),
+        "milliseconds": times,
+        "tokens_per_second": round(sum(map(len, rows)) / job * 1000, 1),
+        "of_bare_decoder": round(times["bare_decoder"]["median"] / job, 3),
+    }
 
 
 def batches(passages: Sequence[Passage]) -> Iterator[list[str]]:
@@ -69,7 +139,7 @@ def throughput(count: int, runs: int) -> dict[str, object]:
         "sentence_transformers": lambda: [
             plain.encode(batch, show_progress_bar=False) for batch in batches(passages)
         ],
-        "index": lambda: index(passages),
+        "index": lambda: index(passages, encoder),
     }
     times = {name: spread(values) for name, values in interleave(arms, runs).items()}
     job = times["index"]["median"]
@@ -93,14 +163,17 @@ def main() -> None:
     """Measure and print."""
     options = parser(__doc__)
     options.add_argument("--passages", type=int, default=1024)
+    options.add_argument("--kv", type=int, default=0, help="passages for the decoder")
     options.add_argument("--memory", type=int, nargs="*", default=[])
     options.add_argument("--child", type=int, help="used by --memory itself")
     chosen = options.parse_args()
     if chosen.child is not None:
-        index(synthetic(chosen.child))
+        index(synthetic(chosen.child), TinyEncoder())
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     figures = throughput(chosen.passages, chosen.runs)
+    if chosen.kv:
+        figures["kv"] = kv_throughput(chosen.kv, chosen.runs)
     figures["peak_mb"] = {count: round(peak_memory(count), 1) for count in chosen.memory}
     report(figures)
 

@@ -14,9 +14,9 @@ from ragpack.errors import CacheUnavailable, CorruptEntry
 from ragpack.keys import CacheKey
 from ragpack.types import Artifact, Kind, Passage
 
-__all__ = ["Filled", "Filler", "fillers_of"]
+__all__ = ["CHARACTERS", "Filled", "Filler", "fillers_of"]
 
-_CHARACTERS: dict[Kind, int] = {"text": 65_536, "embeds": 65_536, "kv": 8_192}
+CHARACTERS: dict[Kind, int] = {"text": 65_536, "embeds": 65_536, "kv": 8_192}
 """Of the texts computed between two writes; KV takes thousands of bytes for each."""
 _WRITES = 2
 """Under way at most, so that memory holds a few slices however slow the store is."""
@@ -78,7 +78,7 @@ class Filler:
         """Compute and store, similar lengths together so that batches are even."""
         results: dict[CacheKey, Filled] = {}
         writes: deque[Future[Stored]] = deque()
-        for part in _slices(missing, _CHARACTERS[self.cache.compressor.kind]):
+        for part in _slices(missing, CHARACTERS[self.cache.compressor.kind]):
             made = dict(zip(part, self.cache.compute([missing[key] for key in part]), strict=True))
             results |= {key: _failed(e) for key, e in made.items() if isinstance(e, Exception)}
             fresh = {key: a for key, a in made.items() if not isinstance(a, Exception)}

@@ -78,12 +78,12 @@ class KVEncoder:
     @cached_property
     def prefix(self) -> tuple[Tensor, Tensor]:
         """Keys and values of the prefix, each [layers, kv_heads, tokens, head_dim]."""
-        keys, values = self._before
+        keys, values = self.before
         return keys[:, :, : len(self.prefix_ids)], values[:, :, : len(self.prefix_ids)]
 
     @cached_property
-    def _before(self) -> tuple[Tensor, Tensor]:
-        """The same of everything in front of a passage: prefix and anchor."""
+    def before(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all that stands in front of a passage: prefix and anchor."""
         with torch.inference_mode():
             cache = DynamicCache()
             self._forward(torch.tensor([[*self.prefix_ids, *self.anchor_ids]]), cache, start=0)
@@ -121,7 +121,7 @@ class KVEncoder:
         for row, passage in enumerate(rows):
             ids[row, : len(passage)] = torch.tensor(passage, dtype=torch.long)
         with torch.inference_mode():
-            cache = _expanded(self._before, len(rows))
+            cache = _expanded(self.before, len(rows))
             self._forward(ids, cache, self.start)
         keys, values = _stacked(cache, self.start)
         for row, passage in enumerate(passages):
