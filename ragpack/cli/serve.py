@@ -30,6 +30,9 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option("--keys", help="TOML file of bearer keys, by their SHA-256.")
     ] = None,
+    upstream: Annotated[
+        str | None, typer.Option("--upstream", help="Base URL that answers chats, http://…/v1.")
+    ] = None,
     everyone: Annotated[
         bool, typer.Option("--open", help="Let anyone in who reaches the address, without keys.")
     ] = False,
@@ -58,6 +61,7 @@ def serve(
         method_settings=_by_method(settings or []),
         indexes=indexes,
         keys=tuple(ring),
+        upstream=upstream,
     )
     log_as_json()
     server = make_server(chosen, host, port)

@@ -9,7 +9,7 @@ import httpx
 from ragpack.errors import ConfigError, HandoffError
 from ragpack.handoff.sse import events
 
-__all__ = ["ChatClient"]
+__all__ = ["ChatClient", "authorization"]
 
 _ADVICE = {
     401: "set RAGPACK_API_KEY or pass api_key=",
@@ -32,13 +32,9 @@ class ChatClient:
     """
 
     def __init__(self, base_url: str, api_key: str | None, timeout: float) -> None:
-        if api_key and not (api_key.isascii() and api_key.isprintable()):
-            raise ConfigError("the API key holds characters that no HTTP header can carry")
         self.base_url = base_url.rstrip("/")
         self._timeout = timeout
-        self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {}, timeout=timeout
-        )
+        self._client = httpx.Client(headers=authorization(api_key), timeout=timeout)
 
     def chat(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The events of one streamed answer to messages, each as it comes.
@@ -104,6 +100,19 @@ class ChatClient:
             ) from error
         except httpx.HTTPError as error:
             raise HandoffError(f"{self.base_url} broke off: {error!r}") from error
+
+
+def authorization(api_key: str | None) -> dict[str, str]:
+    """The header that carries a bearer key; none for None.
+
+    Raises:
+        ConfigError: the key cannot be sent.
+    """
+    if not api_key:
+        return {}
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ConfigError("the API key holds characters that no HTTP header can carry")
+    return {"Authorization": f"Bearer {api_key}"}
 
 
 def _require_success(response: httpx.Response) -> None:

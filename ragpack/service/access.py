@@ -1,13 +1,15 @@
-"""What a route may ask of the request it serves: the engine, and who is calling."""
+"""What a route may ask of the request it serves: the engine, the upstream, and who is calling."""
 
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
 from ragpack.service.caller import Caller
+from ragpack.service.chat.upstream import Upstream
 from ragpack.service.engine import Engine
+from ragpack.service.problems import Problem
 
-__all__ = ["CallerOf", "EngineOf"]
+__all__ = ["CallerOf", "EngineOf", "UpstreamOf"]
 
 
 def _engine(request: Request) -> Engine:
@@ -18,5 +20,13 @@ def _caller(request: Request) -> Caller:
     return cast(Caller, request.state.caller)
 
 
+def _upstream(request: Request) -> Upstream:
+    upstream = cast(Upstream | None, request.app.state.upstream)
+    if upstream is None:
+        raise Problem(404, "NoUpstream", "this service answers no chats: it was given no upstream")
+    return upstream
+
+
 EngineOf = Annotated[Engine, Depends(_engine)]
 CallerOf = Annotated[Caller, Depends(_caller)]
+UpstreamOf = Annotated[Upstream, Depends(_upstream)]

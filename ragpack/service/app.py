@@ -9,6 +9,7 @@ from fastapi.security import HTTPBearer
 import ragpack
 from ragpack import registry
 from ragpack.service import problems
+from ragpack.service.chat.upstream import Upstream
 from ragpack.service.engine import Engine
 from ragpack.service.front import Front
 from ragpack.service.gate import Gate
@@ -29,21 +30,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Raises:
         UnknownPluginError: a method or a store that is not registered.
+        ConfigError: the upstream's address or key cannot be used.
     """
     settings = settings or Settings()
     _check(settings)
     metrics = Metrics()
     gate = Gate(KeyRing(settings.keys), settings.limits.in_flight)
+    upstream = _upstream(settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = Engine(settings, metrics)
-        app.state.engine = engine
+        app.state.engine, app.state.upstream = engine, upstream
         engine.start(engine.warm)
         try:
             yield
         finally:
             engine.close()
+            if upstream is not None:
+                await upstream.aclose()
 
     app = FastAPI(
         title="ragpack",
@@ -59,6 +64,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(Front, gate=gate, metrics=metrics, limits=settings.limits)
     return app
+
+
+def _upstream(settings: Settings, metrics: Metrics) -> Upstream | None:
+    if settings.upstream is None:
+        return None
+    return Upstream(
+        settings.upstream,
+        settings.upstream_key,
+        settings.upstream_seconds,
+        settings.limits.in_flight,
+        metrics,
+    )
 
 
 def _check(settings: Settings) -> None:

@@ -34,7 +34,9 @@ _TITLES = {
     422: "The request cannot be used",
     429: "Too many requests",
     500: "The service failed",
+    502: "The upstream cannot be reached",
     503: "Not available at the moment",
+    504: "The upstream does not answer",
 }
 _ALWAYS = (400, 401, 408, 413, 415, 422, 429)
 
@@ -88,14 +90,16 @@ def problem_of(error: Problem | errors.RagpackError) -> Problem:
 
 def shape_of(problem: Problem, request_id: str = "") -> ProblemShape:
     """``problem`` as clients read it."""
+    detail = str(problem.detail)
     return ProblemShape(
         type=f"urn:ragpack:{problem.code}",
         title=_TITLES.get(problem.status_code, "Refused"),
         status=problem.status_code,
-        detail=str(problem.detail),
+        detail=detail,
         code=problem.code,
         request_id=request_id,
         errors=problem.errors or None,
+        error={"message": detail, "type": "ragpack", "code": problem.code},
     )
 
 

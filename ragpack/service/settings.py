@@ -42,6 +42,10 @@ class Settings:
     settings of some, by name. ``indexes`` is a folder of ``NAMESPACE/NAME`` folders as ``ragpack
     index`` makes them; None offers none. Without ``keys`` everybody may call. ``batching`` lets
     requests share runs of the encoder.
+
+    ``upstream`` is the base URL of the OpenAI-compatible server that answers chat requests, if any;
+    ``upstream_key`` is the bearer key for it, and a piece of its answer may take
+    ``upstream_seconds``.
     """
 
     store: str = field(default_factory=config.store_url)
@@ -52,4 +56,7 @@ class Settings:
     indexes: Path | None = None
     keys: tuple[Key, ...] = ()
     batching: bool = True
+    upstream: str | None = None
+    upstream_key: str | None = field(default_factory=config.api_key, repr=False)
+    upstream_seconds: float = 300.0
     limits: Limits = field(default_factory=Limits)

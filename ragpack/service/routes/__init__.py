@@ -1,7 +1,17 @@
 """One file for each group of paths; a router is offered by being listed here."""
 
 from ragpack.service import page
-from ragpack.service.routes import batch, catalog, compress, embeds, health, index, pack, rerank
+from ragpack.service.routes import (
+    batch,
+    catalog,
+    chat,
+    compress,
+    embeds,
+    health,
+    index,
+    pack,
+    rerank,
+)
 
 __all__ = ["ROUTERS"]
 
@@ -11,6 +21,7 @@ ROUTERS = (
     pack.router,
     embeds.router,
     rerank.router,
+    chat.router,
     index.router,
     catalog.router,
     health.router,

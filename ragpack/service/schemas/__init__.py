@@ -10,6 +10,7 @@ from ragpack.service.schemas.base import (
     Strict,
     passages_from,
 )
+from ragpack.service.schemas.chat import ChatRequest, ContextChoice
 from ragpack.service.schemas.compression import (
     BatchLine,
     BatchRequest,
@@ -36,8 +37,10 @@ __all__ = [
     "Answer",
     "BatchLine",
     "BatchRequest",
+    "ChatRequest",
     "CompressRequest",
     "CompressResponse",
+    "ContextChoice",
     "Deleted",
     "EmbedsRequest",
     "EmbedsResponse",

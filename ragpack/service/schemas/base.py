@@ -98,3 +98,4 @@ class ProblemShape(Answer):
     code: str = Field(description="A stable word for programs.")
     request_id: str
     errors: list[dict[str, Any]] | None = None
+    error: dict[str, str] = Field(description="The same as OpenAI's clients read it.")
