@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -90,8 +90,7 @@ class Parts:
     @cached_property
     def prompts(self) -> PromptTokenizer:
         """The decoder's tokenizer."""
-        tokenizer = AutoTokenizer.from_pretrained(self.decoder_folder, local_files_only=True)
-        return PromptTokenizer(tokenizer, INSTRUCTION)
+        return _prompts(self.decoder_folder)
 
     @cached_property
     def encoder(self) -> ChunkEncoder:
@@ -114,3 +113,10 @@ class Parts:
     def reader(self) -> SoftReader:
         """The decoder itself, for policies that need its losses."""
         return SoftReader(load_causal_lm(str(self.decoder_folder), self._device)[0], self.prompts)
+
+
+@lru_cache(maxsize=4)
+def _prompts(folder: Path) -> PromptTokenizer:
+    """Loading a tokenizer takes half a second, and methods of one decoder can share it."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return PromptTokenizer(tokenizer, INSTRUCTION)
