@@ -42,14 +42,17 @@ settings["keys"] = tuple(keys_from_text(settings.get("keys", "")))
 logging.disable()
 make_server(Settings(**settings), "127.0.0.1", int(sys.argv[2])).run()
 """
-_LUA = """
+LUA = """
 local count, thread = 0, 0
 function setup(t) thread = thread + 1; t:set("id", thread) end
+function given()  -- "@@" is a number that changes with every tenth request
+  return (passages:gsub("@@", id .. "-" .. math.floor(count / 10)))
+end
 function request()
   count = count + 1
   local query = queries[(count %% #queries) + 1] .. " " .. id .. "-" .. count
   return wrk.format("POST", "/v1/compress", {["Content-Type"] = "application/json"},
-    '{"query": "' .. query .. '", "top_n": 12, "passages": ' .. passages .. '}')
+    '{"query": "' .. query .. '", "top_n": 12, "passages": ' .. given() .. '}')
 end
 function done(summary, latency, requests)
   local e = summary.errors
@@ -147,7 +150,7 @@ def main() -> None:
         body = json.dumps([{"id": p.id, "title": p.title, "text": p.text} for p in passages])
         script = folder / "load.lua"
         lua = "{" + ", ".join(map(json.dumps, asked)) + "}"
-        script.write_text(_LUA % (f"[==[{body}]==]", lua), encoding="utf-8")
+        script.write_text(LUA % (f"[==[{body}]==]", lua), encoding="utf-8")
         common = {"store": store, "methods": ["recomp-extractive"]}
         on = stack.enter_context(serving(**common, batching=True))
         off = stack.enter_context(serving(**common, batching=False))

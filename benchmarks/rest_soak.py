@@ -1,0 +1,111 @@
+"""The service under steady load: does its memory stay flat, and what does a dead Redis cost?
+
+Eight connections for ten minutes; every request has another query and every tenth another passage,
+so that stores and memories fill. Half-way Redis is killed for ten seconds. Needs wrk and
+redis-server on the PATH. Run from the repository's root:
+
+    OMP_NUM_THREADS=1 python benchmarks/rest_soak.py --seconds 600
+"""
+
+import json
+import random
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from common import parser, report
+from rest_load import LUA, load, serving
+
+from ragpack.cli.demo import handbook, questions
+from ragpack.corpus import read_passages
+
+_WARM = 0.2
+"""Share of the time after which memory is compared: models, threads and memories have grown."""
+
+
+def redis_server(port: int, folder: str) -> "subprocess.Popen[bytes]":
+    """A server that keeps at most 64 MB."""
+    command = ["redis-server", "--port", str(port), "--save", "", "--dir", folder]
+    command += ["--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def resident(address: str) -> float:
+    """MiB of the server's memory, as it counts them itself."""
+    lines = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
+    name = "process_resident_memory_bytes "
+    return float(next(line for line in lines if line.startswith(name)).split()[1]) / 2**20
+
+
+def readiness(address: str) -> int:
+    """The status of ``/readyz``."""
+    return httpx.get(f"{address}/readyz", timeout=60).status_code
+
+
+def main() -> None:
+    """Load, kill, watch."""
+    options = parser(__doc__)
+    options.add_argument("--seconds", type=int, default=600)
+    options.add_argument("--connections", type=int, default=8)
+    chosen = options.parse_args()
+    with handbook() as corpus:
+        passages = random.Random(chosen.seed).sample(read_passages(corpus), 20)
+    body = json.dumps([{"id": p.id, "title": p.title, "text": p.text} for p in passages])
+    body = body[:-1] + ', "The @@ metre tank stands in hall @@."]'
+    asked = "{" + ", ".join(json.dumps(sample["question"]) for sample in questions()) + "}"
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        redis = redis_server(port, folder)
+        script = Path(folder) / "load.lua"
+        script.write_text(LUA % (f"[==[{body}]==]", asked), encoding="utf-8")
+        store = f"redis://127.0.0.1:{port}/0"
+        with serving(store=store, methods=["recomp-extractive"]) as address:
+            rows: list[dict[str, Any]] = []
+            work = threading.Thread(
+                target=lambda: rows.append(
+                    load(address, script, chosen.connections, chosen.seconds)
+                )
+            )
+            work.start()
+            start, seen, memory = time.monotonic(), list[int](), list[float]()
+            killed = False
+            while work.is_alive():
+                gone = time.monotonic() - start
+                memory.append(resident(address))
+                if not killed and gone > chosen.seconds / 2:
+                    redis.kill()
+                    redis.wait()
+                    time.sleep(10)
+                    seen.append(readiness(address))
+                    redis, killed = redis_server(port, folder), True
+                time.sleep(2)
+            seen.append(readiness(address))
+        redis.kill()
+        redis.wait()
+    settled = memory[int(len(memory) * _WARM) :]
+    report(
+        {
+            "load": rows[0],
+            "readiness while Redis is dead, and at the end": seen,
+            "MiB after the warm-up": round(settled[0], 1),
+            "MiB at the end": round(settled[-1], 1),
+            "MiB at most": round(max(settled), 1),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
