@@ -18,6 +18,7 @@ from ragpack.client.shapes import (
     Compression,
     Context,
     Deleted,
+    Embeds,
     Job,
     Method,
     Model,
@@ -83,6 +84,21 @@ class AsyncClient:
             RagpackError: as for :meth:`compress`.
         """
         return await self._send(calls.pack(query, passages, index, k, format, choice))
+
+    async def embeds(
+        self,
+        query: str,
+        passages: Sequence[Passage | str],
+        *,
+        format: Literal["completion", "content_part"] = "completion",
+        **choice: Unpack[Choice],
+    ) -> Embeds:
+        """Soft tokens of the context, as fields of a request to a vLLM server or a message's part.
+
+        Raises:
+            RagpackError: as for :meth:`compress`; ConfigError where the method makes none.
+        """
+        return await self._send(calls.embeds(query, passages, format, choice))
 
     async def compress_batch(self, questions: Sequence[Question]) -> AsyncGenerator[Reply, None]:
         """:meth:`compress` for many questions in one call; replies come as they are done.

@@ -12,6 +12,7 @@ from ragpack.client.shapes import (
     Compression,
     Context,
     Deleted,
+    Embeds,
     Job,
     Method,
     Model,
@@ -26,6 +27,7 @@ __all__ = [
     "Choice",
     "compress",
     "delete_passage",
+    "embeds",
     "index",
     "job",
     "methods",
@@ -104,6 +106,17 @@ def pack(
     if index is not None:
         body |= {"index": index, "k": k}
     return Call("POST", "v1/pack", _reader(Context), body)
+
+
+def embeds(
+    query: str,
+    passages: Sequence[Passage | str],
+    format: Literal["completion", "content_part"],
+    choice: Choice,
+) -> Call[Embeds]:
+    """``POST /v1/embeds``."""
+    body = {"query": query, "passages": _passages(passages), "format": format, **choice}
+    return Call("POST", "v1/embeds", _reader(Embeds), body)
 
 
 def rerank(

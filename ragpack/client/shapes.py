@@ -9,6 +9,7 @@ __all__ = [
     "Compression",
     "Context",
     "Deleted",
+    "Embeds",
     "Job",
     "Message",
     "Method",
@@ -100,6 +101,16 @@ class Context:
     passages: tuple[PassageResult, ...]
     report: Report
     messages: tuple[Message, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embeds:
+    """Soft tokens: ``payload`` goes into a request to a vLLM server that runs ``model``."""
+
+    id: str
+    model: str
+    payload: dict[str, Any]
+    report: Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from ragpack.client.shapes import (
     Compression,
     Context,
     Deleted,
+    Embeds,
     Job,
     Method,
     Model,
@@ -92,6 +93,21 @@ class Client:
             RagpackError: as for :meth:`compress`.
         """
         return self._send(calls.pack(query, passages, index, k, format, choice))
+
+    def embeds(
+        self,
+        query: str,
+        passages: Sequence[Passage | str],
+        *,
+        format: Literal["completion", "content_part"] = "completion",
+        **choice: Unpack[Choice],
+    ) -> Embeds:
+        """Soft tokens of the context, as fields of a request to a vLLM server or a message's part.
+
+        Raises:
+            RagpackError: as for :meth:`compress`; ConfigError where the method makes none.
+        """
+        return self._send(calls.embeds(query, passages, format, choice))
 
     def compress_batch(self, questions: Sequence[Question]) -> Generator[Reply, None, None]:
         """:meth:`compress` for many questions in one call; replies come as they are done.

@@ -120,6 +120,17 @@ def test_a_batch_answers_each_question_on_its_own(service):
             list(client.compress_batch([]))
 
 
+def test_soft_tokens_where_a_method_makes_them(service):
+    with Client(service) as client:
+        with pytest.raises(ConfigError, match="no soft tokens"):
+            client.embeds(QUERY, PASSAGES, method="recomp-extractive")
+        if not {m.name: m.available for m in client.methods()}["refrag"]:
+            pytest.skip("this installation has no projector for refrag")
+        made = client.embeds(QUERY, PASSAGES)
+    assert made.payload["prompt_embeds"]
+    assert made.report.method == "refrag"
+
+
 async def test_an_asynchronous_batch(service):
     async with AsyncClient(service) as client:
         _check_batch([reply async for reply in client.compress_batch(BATCH)])
