@@ -1,14 +1,16 @@
 """What is compared: ragpack's methods, and BM25 as the floor that needs no model."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
+from urllib.parse import parse_qsl
 
 from ragpack import registry
 from ragpack.bench.questions import Question
 from ragpack.errors import ConfigError
-from ragpack.pipeline import ContextPacker
+from ragpack.pipeline import ContextPacker, make_compressor
 from ragpack.sentences import sentence_spans
 from ragpack.types import Artifact, Passage, TextArtifact
 
@@ -50,7 +52,8 @@ class Method:
     """A method as ``ContextPacker`` runs it, its artifacts in a store of its own.
 
     Args:
-        name: of the method.
+        name: of the method, with settings as in ``recomp-extractive?ranking=false``; values are
+            JSON, or else text.
 
     Raises:
         ConfigError: the method keeps no spans of the passages, so words cannot be counted.
@@ -61,11 +64,15 @@ class Method:
         self.name = name
         self._store = registry.open_store("memory://")
         # The second packer meets each query for the first time, as a server would.
-        self._cold = ContextPacker(name, store=self._store, strict=True)
-        self._warm = ContextPacker(name, store=self._store, strict=True)
+        method, _, query = name.partition("?")
+        settings = {key: _value(value) for key, value in parse_qsl(query)}
+        self._cold, self._warm = (
+            ContextPacker(make_compressor(method, settings), store=self._store, strict=True)
+            for _ in range(2)
+        )
         self._method = self._cold.compressor
-        if self._method.kind == "kv" or self._method.scope == "set":
-            raise ConfigError(f"{name} keeps no parts of the passages that could be compared")
+        if self._method.kind == "kv":
+            raise _incomparable(name)
 
     def see(self, question: Question) -> Seen:
         """Pack twice, with the clock running, then take the artifacts from the store.
@@ -87,11 +94,17 @@ class Method:
         return self._method.relevance(question.text, *_taken(question, seen, among))
 
     def rank(self, question: Question, seen: Seen, among: Sequence[int]) -> list[TextArtifact]:
-        """The method's choice under a budget, which leaves the cut to whoever set the budget."""
+        """The method's choice under a budget, which leaves the cut to whoever set the budget.
+
+        Raises:
+            ConfigError: what it chooses are no parts of the passages.
+        """
         ranked = [TextArtifact()] * len(question.passages)
         chosen = self._method.select(question.text, *_taken(question, seen, among), budget=1)
         for place, choice in zip(among, chosen, strict=True):
-            ranked[place] = cast(TextArtifact, choice)
+            if not isinstance(choice, TextArtifact) or choice.text is not None:
+                raise _incomparable(self.name)
+            ranked[place] = choice
         return ranked
 
 
@@ -148,6 +161,17 @@ class Bm25:
         (asked,) = tokenize(query, stopwords=None, return_ids=False, show_progress=False)
         scores: list[float] = index.get_scores(asked).tolist()
         return scores
+
+
+def _incomparable(name: str) -> ConfigError:
+    return ConfigError(f"{name} keeps no parts of the passages that could be compared")
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def _taken(

@@ -44,7 +44,10 @@ def quality(
     seed: Annotated[int, typer.Option("--seed", help="Of the draw.")] = 0,
     methods: Annotated[
         str | None,
-        typer.Option("--methods", help="Comma-separated; all that run here by default."),
+        typer.Option(
+            "--methods",
+            help="Comma-separated, with settings as NAME?KEY=VALUE; all that run here by default.",
+        ),
     ] = None,
     rates: Annotated[
         str, typer.Option("--rates", help="Shares of the words to keep, comma-separated.")
@@ -110,7 +113,7 @@ def _arms(methods: str | None, probe: Question) -> tuple[list[Arm], dict[str, st
     for name in methods.split(",") if methods else registry.names("compressors"):
         try:
             arm = Method(name)
-            arm.see(probe)
+            arm.rank(probe, arm.see(probe), range(len(probe.passages)))
         except RagpackError as error:
             if methods:
                 raise

@@ -73,7 +73,8 @@ def test_methods_that_cannot_run_here_are_named(ragpack, qa) -> None:
 def test_real_questions_keep_what_the_model_card_says(ragpack, shared_data) -> None:
     ran = ragpack(
         "bench", "quality", "--qa", shared_data / "qa_dev.jsonl", "--questions", 12,
-        "--methods", "identity,recomp-extractive", "--rates", "0.286", "--json",
+        "--methods", "identity,recomp-extractive,recomp-extractive?ranking=false",
+        "--rates", "0.286", "--json",
     )  # fmt: skip
     kept = {
         row["method"]: row["answer"]["value"]
@@ -82,6 +83,7 @@ def test_real_questions_keep_what_the_model_card_says(ragpack, shared_data) -> N
     }
     assert kept["whole"] == 1.0
     assert kept["recomp-extractive"] > 0.8 > kept["identity"]
+    assert kept["recomp-extractive"] >= kept["recomp-extractive?ranking=false"]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,7 @@ def test_real_questions_keep_what_the_model_card_says(ragpack, shared_data) -> N
         (["--qa", "QA", "--rates", "much"], 2, "--rates takes numbers"),
         (["--qa", "QA", "--methods", "exit-mimi"], 2, "did you mean"),
         (["--qa", "QA", "--methods", "ape"], 2, "keeps no parts"),
+        (["--qa", "QA", "--methods", "identity?store=x"], 2, "no setting store"),
         (["--qa", "QA", "--methods", "exit"], 2, "google/gemma-2b-it"),
     ],
 )
