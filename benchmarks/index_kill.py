@@ -161,8 +161,9 @@ def entries(folder: Path) -> dict[str, bytes]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file of the vector index."""
-    return {path.name: path.read_bytes() for path in (folder / "index").iterdir()}
+    """Every file of the vector index; a kill while saving leaves a folder of scraps beside them."""
+    found = (folder / "index").iterdir()
+    return {path.name: path.read_bytes() for path in found if path.is_file()}
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """A whole indexing job: a corpus on disk in, a searchable folder and a warm store out."""
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,6 +32,7 @@ __all__ = ["IndexJob", "IndexPlan", "IndexResult", "precomputable"]
 _log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+_SCRAPS = (".new-*", ".staged-*")
 _PAGE = 512
 
 
@@ -139,6 +141,7 @@ class IndexJob:
             RetrievalError: the folder cannot be written, or holds another encoder's index.
         """
         with _alone(self.plan.folder, waiting), self._caches(store) as caches:
+            _sweep(self.plan.folder)
             result = self._run(caches, progress, cluster)
         summary = result.summary
         if not summary.passages:
@@ -253,6 +256,13 @@ def precomputable(method: str) -> Compressor:
     if not compressor.cached:
         raise ConfigError(f"{method} stores nothing, so there is nothing to index for it")
     return compressor
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a job that was killed has left half made."""
+    for pattern in _SCRAPS:
+        for scrap in folder.glob(pattern):
+            shutil.rmtree(scrap, ignore_errors=True)
 
 
 @contextmanager
