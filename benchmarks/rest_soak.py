@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 from common import parser, report
-from rest_load import LUA, load, serving
+from rest_load import LUA, counted, load, serving
 
 from ragpack.cli.demo import handbook, questions
 from ragpack.corpus import read_passages
@@ -41,13 +41,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def resident(address: str) -> float:
-    """MiB of the server's memory, as it counts them itself."""
-    lines = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
-    name = "process_resident_memory_bytes "
-    return float(next(line for line in lines if line.startswith(name)).split()[1]) / 2**20
 
 
 def readiness(address: str) -> int:
@@ -84,7 +77,7 @@ def main() -> None:
             killed = False
             while work.is_alive():
                 gone = time.monotonic() - start
-                memory.append(resident(address))
+                memory.append(counted(address, "process_resident_memory_bytes") / 2**20)
                 if not killed and gone > chosen.seconds / 2:
                     redis.kill()
                     redis.wait()
