@@ -6,7 +6,7 @@ by another one into an empty folder. A journal in the order of events says which
 to be computed, which the store took, and how many passages the job reported done. What is compared
 at the end are all bytes of the stores and of the vector indexes. Run from the repository's root:
 
-    python benchmarks/index_kill.py --kills 50 --passages 150 --slice 4096
+    python benchmarks/index_kill.py --kills 50 --passages 30 --slice 2048
 """
 
 import os
