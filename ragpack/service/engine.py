@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ragpack import config, registry
 from ragpack.cache import ArtifactCache
-from ragpack.errors import CacheUnavailable, ConfigError, RagpackError
+from ragpack.errors import CacheUnavailable, ConfigError
 from ragpack.models import load_encoder, load_token_counter
 from ragpack.models.dense import DenseEncoder
 from ragpack.pipeline import ContextPacker
@@ -193,9 +193,9 @@ class Engine:
                     query = _PROBE if method.factory.query_aware else None
                     method.compressor.compress([Passage(_PROBE, "A sentence.")], query)
             self._models = "ok"
-        except RagpackError as error:
+        except Exception:  # readiness has no one to raise to, and must not say "loading" for ever
             _log.exception("a model cannot be used")
-            self._models = str(error).partition("\n")[0]
+            self._models = "a model cannot be used; the service's log says why"
 
     def checks(self) -> dict[str, str]:
         """Whether each part that a request needs is there: "ok", or what is wrong."""

@@ -160,3 +160,17 @@ def test_merged_runs_of_the_encoder_give_each_its_own(serve):
     for question in questions:
         assert answers[question] == pytest.approx(ask(alone, question), abs=1e-3)
     assert _metric(client, "ragpack_batch_requests_count") < len(questions) + 5
+
+
+def test_a_model_that_breaks_shows_in_readiness_without_our_paths(serve, tmp_path, caplog):
+    weights = tmp_path / "broken.safetensors"
+    weights.write_bytes(b"not weights")
+    client = serve(
+        methods=("identity", "exit-mini"), method_settings={"exit-mini": {"weights": weights}}
+    ).client
+    _until(lambda: client.get("/readyz").json()["checks"]["models"] != "loading")
+    red = client.get("/readyz")
+    assert red.status_code == 503
+    assert "the service's log says why" in red.json()["checks"]["models"]
+    assert str(tmp_path) not in red.text
+    assert "a model cannot be used" in caplog.text
