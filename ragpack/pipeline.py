@@ -79,6 +79,7 @@ class ContextPacker:
             raise ConfigError(f"deadline_ms must be above 0, not {deadline_ms}")
         self.compressor = make_compressor(method, settings)
         self.budget = budget
+        self.min_relevance = min_relevance
         self.deadline_ms = deadline_ms
         self.strict = strict
         self._tokenizer = tokenizer
@@ -94,9 +95,6 @@ class ContextPacker:
             namespace=namespace or config.namespace(),
             secret=secret if secret is not None else config.secret(),
             ttl=ttl,
-        )
-        self._selection = Selection(
-            self.compressor, min_relevance, strict=strict, warn=self.cache.warn_once
         )
 
     @classmethod
@@ -146,7 +144,10 @@ class ContextPacker:
         if config.bypass():
             untouched = [Outcome(p, Lookup(None, "bypassed"), None, (p,)) for p in passages]
             return self._finish(query, passages, untouched, None, timer)
-        near, left_out = self._selection.sift(_without_twins(passages))
+        selection = Selection(
+            self.compressor, self.min_relevance, strict=self.strict, warn=self.cache.warn_once
+        )
+        near, left_out = selection.sift(_without_twins(passages))
         whole = self.compressor.scope == "set"
         units = _merged(near) if whole else near
         with timer.stage("fetch"):
@@ -154,7 +155,7 @@ class ContextPacker:
         if self.strict:
             _raise_first(looked)
         with timer.stage("select"):
-            outcomes = self._selection.choose(query, units, looked, budget)
+            outcomes = selection.choose(query, units, looked, budget)
         if whole:
             outcomes = _unmerged(outcomes, near)
         return self._finish(query, passages, [*outcomes, *left_out], budget, timer)

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
@@ -29,7 +28,6 @@ __all__ = [
     "complain",
     "counting",
     "emit",
-    "progress",
     "show_kept",
     "show_report",
     "talk",
@@ -55,20 +53,6 @@ def talk_logs() -> None:
     """Show the library's warnings on stderr."""
     handler = RichHandler(console=talk, show_time=False, show_path=False)
     logging.getLogger("ragpack").addHandler(handler)
-
-
-def progress(what: str) -> Progress:
-    """A progress bar over bytes; silent where stderr is no terminal."""
-    return Progress(
-        TextColumn(what),
-        BarColumn(),
-        DownloadColumn(),
-        TextColumn("{task.fields[done]} passages"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=talk,
-        disable=not talk.is_terminal,
-    )
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from ragpack.models.dense import DenseEncoder
 from ragpack.pipeline import ContextPacker
 from ragpack.protocols import Compressor, TextEncoder
 from ragpack.report import PackedContext
-from ragpack.selection import Selection
 from ragpack.service.batching import MergingEncoder
 from ragpack.service.caller import Caller
 from ragpack.service.catalogue import Catalogue
@@ -53,9 +52,7 @@ class _Packer(ContextPacker):
         """A packer for one request, over the same cache: other ways to select."""
         packer = copy.copy(self)
         packer.compressor, packer.deadline_ms = compressor, deadline_ms
-        packer._selection = Selection(
-            compressor, min_relevance, strict=False, warn=self.cache.warn_once
-        )
+        packer.min_relevance = min_relevance
         return packer
 
     def pack(
@@ -159,10 +156,7 @@ class Engine:
         able = [method.compressor for method in self.methods.all() if method.compressor]
         names = [method.name for method in able if method.cached and not method.query_aware]
         caches = [self.vectors(namespace), *(self.storing(name, namespace) for name in names)]
-        keys = [str(cache.keys([passage])[0]) for cache in caches]
-        found = sum(self.store.contains_many(keys))
-        self.store.delete_many(keys)
-        return found
+        return sum(cache.forget([passage]) for cache in caches)
 
     def vectors(self, namespace: str) -> ArtifactCache:
         """The cache of the vectors that indexes hold."""
