@@ -192,7 +192,7 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=50)
     options.add_argument("--slice", type=int, help="characters between two writes")
     options.add_argument(
-        "--longest", type=float, default=0.4, help="seconds to a kill, of the undisturbed job's CPU"
+        "--longest", type=float, default=0.4, help="to a kill; 1 is the undisturbed job's CPU time"
     )
     chosen = options.parse_args()
     torch.set_num_threads(1)  # a fork does not take further threads along
