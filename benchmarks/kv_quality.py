@@ -6,7 +6,7 @@ with a 95 % interval over questions. *kl*: divergence of the next-token distribu
 prompt from the plain prompt's. *f1*, with ``--answers``: of the decoder's own answer, behind a
 prompt with three examples. Gold passages and the first others of a question, shuffled; questions
 with yes/no answers are left out. ``--grid`` compares APE's temperatures and scales instead of the
-dial. From the repository's root:
+dial. With ``--rows`` a run may be stopped and goes on where it was. From the repository's root:
 
     python benchmarks/kv_quality.py --questions 20
     python benchmarks/kv_quality.py --questions 20 --grid
@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import json
 import random
-import statistics
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from common import DATA, parser, report
+from kv_figures import Figure, Figures
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
@@ -57,7 +56,6 @@ Question: In which trees does the heron mostly nest?
 Answer: alders"""
 
 _ANSWER_TOKENS = 16
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,8 @@ def ape(
 class Reader:
     """The decoder, and the KV of the question at hand."""
 
-    def __init__(self, model: str, instruction: str) -> None:
+    def __init__(self, model: str, instruction: str, *, answers: bool) -> None:
+        self._answers = answers
         self.decoder = HFDecoder(model, device="cpu", instruction=instruction)
         self._kv: dict[str, list[Any]] = {}
 
@@ -174,54 +173,12 @@ class Reader:
             raise RuntimeError("the decoder fell back to the text")
         return inputs
 
-    def f1(self, context: PackedContext | str, question: Question) -> float:
-        """Of the decoder's own answer, up to its first line end."""
+    def f1(self, context: PackedContext | str, question: Question) -> float | None:
+        """Of the decoder's own answer, up to its first line end; None unless answers are asked."""
+        if not self._answers:
+            return None
         answer = self.decoder.generate(context, question.text, max_new_tokens=_ANSWER_TOKENS)
         return token_f1(answer.text.strip().partition("\n")[0], question.answers)
-
-
-@dataclass
-class Figures:
-    """One value a question, in the order of the questions, for every setting."""
-
-    loss: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    divergence: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    f1: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    tokens: list[int] = field(default_factory=list)
-
-    def to_dict(self, seed: int) -> dict[str, Any]:
-        """Means over questions, with intervals of what is recovered."""
-        return {
-            "seed": seed,
-            "questions": len(self.tokens),
-            "mean_prompt_tokens": round(statistics.fmean(self.tokens)),
-            "settings": {name: self._setting(name, seed) for name in self.loss},
-        }
-
-    def _setting(self, name: str, seed: int) -> dict[str, Any]:
-        low, high = self._interval(name, seed)
-        made = {
-            "nll": round(statistics.fmean(self.loss[name]), 4),
-            "recovered": round(float(self._recovered(name, slice(None))), 4),
-            "recovered_95": [round(low, 4), round(high, 4)],
-            "kl": round(statistics.fmean(self.divergence[name]), 4),
-            "kl_median": round(statistics.median(self.divergence[name]), 4),
-            "kl_max": round(max(self.divergence[name]), 4),
-        }
-        return made | ({"f1": round(statistics.fmean(self.f1[name]), 4)} if self.f1 else {})
-
-    def _recovered(self, name: str, rows: Any) -> Any:
-        """The share of the passages' worth, over the questions in ``rows`` [..., questions]."""
-        none, best, found = (
-            np.array(self.loss[arm])[rows].mean(axis=-1) for arm in ("none", "sequential", name)
-        )
-        return (none - found) / (none - best)
-
-    def _interval(self, name: str, seed: int) -> tuple[float, float]:
-        count = len(self.tokens)
-        rows = np.random.default_rng(seed).integers(count, size=(_RESAMPLES, count))
-        low, high = np.percentile(self._recovered(name, rows), [2.5, 97.5])
-        return float(low), float(high)
 
 
 def main() -> None:
@@ -233,43 +190,50 @@ def main() -> None:
     arguments_of.add_argument("--grid", action="store_true", help="temperatures and scales of APE")
     arguments_of.add_argument("--answers", action="store_true", help="also F1, after examples")
     arguments_of.add_argument("--only", nargs="+", help="settings by name; all by default")
+    arguments_of.add_argument("--rows", type=Path, help="file to go on from and to add to")
     arguments = arguments_of.parse_args()
     instruction = EXAMPLES if arguments.answers else INSTRUCTION
-    reader = Reader(arguments.model, instruction)
+    reader = Reader(arguments.model, instruction, answers=arguments.answers)
     settings = (grid if arguments.grid else dial)(arguments.model, instruction)
     settings = {name: settings[name] for name in arguments.only or settings}
-    figures = Figures()
-    for question in questions(arguments.questions, arguments.passages, arguments.seed):
-        measure(question, reader, settings, figures, answers=arguments.answers)
-        print(f"question {len(figures.tokens)} of {arguments.questions}", file=sys.stderr)
-    report(figures.to_dict(arguments.seed))
+    run = {name: getattr(arguments, name) for name in ("model", "passages", "seed", "answers")}
+    figures = Figures(run, arguments.rows)
+    names = ["sequential", "none", *settings]
+    asked = questions(arguments.questions, arguments.passages, arguments.seed)
+    for number, question in enumerate(asked):
+        if missing := figures.missing(number, names):
+            for figure in measure(number, question, reader, settings, missing):
+                figures.add(figure)
+            print(f"question {number + 1} of {arguments.questions}", file=sys.stderr)
+    report(figures.to_dict(arguments.questions, names, arguments.seed))
 
 
 def measure(
+    number: int,
     question: Question,
     reader: Reader,
     settings: Mapping[str, KVMethod],
-    figures: Figures,
-    *,
-    answers: bool,
-) -> None:
-    """Every setting on one question, added to ``figures``."""
+    wanted: Sequence[str],
+) -> Iterator[Figure]:
+    """The wanted settings on one question."""
     reader.start_question()
     gold = reader.decoder.prompts.encode(question.answers[0])
     whole = "\n\n".join(passage.full_text for passage in question.passages)
-    figures.tokens.append(reader.inputs(whole, question).prompt_tokens)
-    contexts: dict[str, PackedContext | str] = {"sequential": whole, "none": ""}
-    contexts |= {name: reader.context(question, method) for name, method in settings.items()}
-    sequential = None
-    for name, context in contexts.items():
+    plain: dict[str, PackedContext | str] = {"sequential": whole, "none": ""}
+    start = reader.inputs(whole, question)
+    sequential = reader.logits(start, gold)
+    for name in wanted:
+        context = plain[name] if name in plain else reader.context(question, settings[name])
         row = reader.logits(reader.inputs(context, question), gold)
-        sequential = row if sequential is None else sequential
         likely = row[torch.arange(len(gold)), torch.tensor(gold)]
-        figures.loss[name].append(-float(likely.mean()))
-        gap = sequential[0].exp() * (sequential[0] - row[0])
-        figures.divergence[name].append(float(gap.sum()))
-        if answers:
-            figures.f1[name].append(reader.f1(context, question))
+        yield Figure(
+            number,
+            name,
+            loss=-float(likely.mean()),
+            divergence=float((sequential[0].exp() * (sequential[0] - row[0])).sum()),
+            prompt_tokens=start.prompt_tokens,
+            f1=reader.f1(context, question),
+        )
 
 
 if __name__ == "__main__":
