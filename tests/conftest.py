@@ -1,5 +1,6 @@
 """Fixtures that every test may use: a real Redis server, tiny checkpoints, the shared data."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -20,6 +21,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def _free_port() -> int:
+    """A free port whose neighbour 10,000 above, where a node of a cluster also listens, is free."""
+    for _ in range(100):
+        with socket.socket() as probe, socket.socket() as neighbour:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                neighbour.bind(("127.0.0.1", port + 10_000))
+                return port
+    raise OSError("no two free ports 10,000 apart")
+
+
 class RedisServer:
     """A redis-server process on a free port, which a test may stop and start again."""
 
@@ -30,9 +43,7 @@ class RedisServer:
                 "redis-server is not on PATH: run 'make redis', or install your system's "
                 "redis-server package (these tests need the real thing)"
             )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self._command += ["--dir", str(folder), "--daemonize", "no", *arguments]
@@ -83,6 +94,59 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path)
     yield server
     server.kill()
+
+
+class RedisCluster:
+    """Three empty nodes that share the hash slots."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes = []
+        for number in range(3):
+            own = folder / str(number)
+            own.mkdir()
+            self.nodes.append(RedisServer(own, "--cluster-enabled", "yes"))
+        self.clients = [redis.Redis(port=node.port) for node in self.nodes]
+        for number, client in enumerate(self.clients):
+            slots = range(16_384 * number // 3, 16_384 * (number + 1) // 3)
+            client.execute_command("CLUSTER ADDSLOTS", *slots)
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            client.execute_command("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
+        self.wait()
+        self.url = f"redis+cluster://127.0.0.1:{self.nodes[0].port}"
+
+    def wait(self) -> None:
+        """Until every node sees the whole cluster."""
+        deadline = time.monotonic() + 30
+        while not all(self._sees_all(client) for client in self.clients):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the nodes of the Redis Cluster did not meet within 30 s")
+            time.sleep(0.05)
+
+    @staticmethod
+    def _sees_all(client: redis.Redis) -> bool:
+        info = client.execute_command("CLUSTER INFO")
+        return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3"
+
+    def close(self) -> None:
+        """End all nodes."""
+        for node, client in zip(self.nodes, self.clients, strict=True):
+            client.close()
+            node.kill()
+
+
+@pytest.fixture(scope="session")
+def _redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    cluster = RedisCluster(tmp_path_factory.mktemp("redis-cluster"))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def redis_cluster(_redis_cluster: RedisCluster) -> RedisCluster:
+    """An empty Redis Cluster, shared by the session's tests one after another."""
+    for client in _redis_cluster.clients:
+        client.flushall()
+    return _redis_cluster
 
 
 @pytest.fixture(scope="session")

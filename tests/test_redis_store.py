@@ -11,7 +11,7 @@ import redis
 from redis._parsers import _RESP2Parser
 from redis.crc import key_slot
 
-from ragpack.cache_store import redis as module
+from ragpack.cache_store import redis_entries as module
 from ragpack.errors import CacheUnavailable, ConfigError
 from ragpack.keys import CacheKey
 from ragpack.registry import open_store

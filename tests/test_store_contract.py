@@ -15,7 +15,7 @@ from ragpack.registry import open_store
 KIB = 1 << 10
 MIB = 1 << 20
 SIZES = [0, 1, 15 * KIB, 64 * KIB, 64 * KIB + 1, MIB - 64, MIB, 3 * MIB + 17]
-KINDS = ["memory", "lmdb", "redis"]
+KINDS = ["memory", "lmdb", "redis", "redis+cluster"]
 
 
 def key(number, namespace="tenant"):
@@ -30,6 +30,8 @@ def value(size, seed=0):
 def url_of(kind, tmp_path, request):
     if kind == "redis":
         return request.getfixturevalue("redis_url")
+    if kind == "redis+cluster":
+        return request.getfixturevalue("redis_cluster").url
     return f"lmdb://{tmp_path / 'store'}" if kind == "lmdb" else "memory://"
 
 

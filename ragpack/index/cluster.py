@@ -6,7 +6,7 @@ from ragpack.errors import ConfigError
 
 __all__ = ["Cluster", "Work"]
 
-_SHARED = ("redis", "rediss")
+_SHARED = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Cluster:
         scheme = self.store.partition("://")[0]
         if scheme not in _SHARED:
             raise ConfigError(
-                f"the engine ray needs a store that every machine reaches, redis:// or rediss://; "
-                f"{scheme}:// is for one machine (take the engine local)"
+                "the engine ray needs a store that every machine reaches, redis:// or "
+                f"redis+cluster://; {scheme}:// is for one machine (take the engine local)"
             )
         if self.workers < 1:
             raise ConfigError(f"workers must be at least 1, not {self.workers}")
