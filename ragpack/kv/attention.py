@@ -12,6 +12,7 @@ an eighth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,7 @@ from transformers.masking_utils import sdpa_mask
 from ragpack.errors import UnsupportedModel
 from ragpack.kv.cache import MARK
 from ragpack.kv.kernel import attend
-from ragpack.kv.plan import Plan, Segment
+from ragpack.kv.plan import Band, Plan, Segment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,18 +80,40 @@ def _attention(
     outputs, masses = [], []
     for segment in segments:
         heat = temperature if segment.context else 1.0
-        out, lse = attend(
-            query,
-            key[:, :, segment.start : segment.end],
-            value[:, :, segment.start : segment.end],
-            scale / heat,
-            mask=segment.mask,
-            causal=segment.causal,
-            softcap=softcap,
-        )
+        out, lse = _banded(query, key, value, segment.bands, scale / heat, softcap)
         outputs.append(out)
         masses.append(lse * (power * heat) if segment.context else lse)
     return _merge(outputs, masses, s_aux).transpose(1, 2).contiguous(), None
+
+
+def _banded(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bands: Sequence[Band],
+    scale: float,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor]:
+    """One group, each band of queries over its own columns; see :func:`ragpack.kv.kernel.attend`.
+
+    Tokens that are encoded again stand far apart: without the cut, half the work would be masked.
+    """
+    made = [
+        attend(
+            query[:, :, band.first : band.last],
+            key[:, :, band.start : band.end],
+            value[:, :, band.start : band.end],
+            scale,
+            mask=band.mask,
+            causal=band.causal,
+            softcap=softcap,
+        )
+        for band in bands
+    ]
+    if len(made) == 1:
+        return made[0]
+    outputs, masses = zip(*made, strict=True)
+    return torch.cat(outputs, dim=2), torch.cat(masses, dim=2)
 
 
 def _plain(query: Tensor, key: Tensor, mask: Tensor | None) -> Segment:
@@ -102,7 +125,7 @@ def _plain(query: Tensor, key: Tensor, mask: Tensor | None) -> Segment:
         additive = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         mask = additive.masked_fill_(~mask, -torch.inf)
     causal = mask is None and query.shape[2] > 1
-    return Segment(0, key.shape[2], mask, causal, context=False)
+    return Segment([Band(0, query.shape[2], 0, key.shape[2], mask, causal)], context=False)
 
 
 def _merge(outputs: list[Tensor], masses: list[Tensor], sinks: Tensor | None) -> Tensor:

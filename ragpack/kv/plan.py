@@ -8,7 +8,7 @@ layers; nothing is global, so requests run side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ragpack.errors import HandoffError
 
-__all__ = ["Observer", "Plan", "Segment"]
+__all__ = ["Band", "Observer", "Plan", "Segment"]
 
 Observer = Callable[[Tensor, Tensor, float], None]
 """Sees each layer's queries [rows, heads, new, dim], all keys [rows, kv_heads, n, dim], and the
@@ -27,18 +27,32 @@ factor on the logits."""
 _HOLE = -1
 
 
-class Segment(NamedTuple):
-    """Columns ``[start, end)`` that are attended together.
+_BAND = 64
+"""Queries that share a cut of the columns: fewer cut closer, more keep the kernel busier."""
 
-    ``mask`` is additive, [rows, 1, queries, end - start], or None where every query sees all of
-    them; ``causal`` says that queries and columns are the same tokens in order. ``context`` marks
-    the group on which APE's temperature and scale act.
+
+class Band(NamedTuple):
+    """Queries ``[first, last)`` and the columns ``[start, end)`` outside of which they see none.
+
+    ``mask`` is additive, [rows, 1, last - first, end - start], or None where every query sees all
+    of them; ``causal`` says that queries and columns are the same tokens in order.
     """
 
+    first: int
+    last: int
     start: int
     end: int
-    mask: Tensor | None
-    causal: bool
+    mask: Tensor | None = None
+    causal: bool = False
+
+
+class Segment(NamedTuple):
+    """Columns that are attended together, in bands that cover all queries in order.
+
+    ``context`` marks the group on which APE's temperature and scale act.
+    """
+
+    bands: Sequence[Band]
     context: bool
 
 
@@ -143,11 +157,24 @@ class Plan:
         visible = (inside > _HOLE) & (distance >= 0)
         if window is not None:
             visible &= distance < window
-        context = (start, end) == self.context
-        if visible.all():
-            return Segment(start, end, None, False, context)
-        square = visible.shape[1] == visible.shape[2] and end == keys.shape[1]
-        if square and bool((visible == torch.ones_like(visible).tril()).all()):
-            return Segment(start, end, None, True, context)
-        mask = torch.zeros(visible.shape, dtype=torch.float32, device=keys.device)
-        return Segment(start, end, mask.masked_fill_(~visible, -torch.inf)[:, None], False, context)
+        return Segment(list(_bands(visible, start, keys.shape[1])), (start, end) == self.context)
+
+
+def _bands(visible: Tensor, start: int, length: int) -> Iterator[Band]:
+    """Bands of queries over ``visible`` [rows, queries, columns], which begins at ``start``."""
+    queries, columns = visible.shape[1:]
+    if visible.all():
+        yield Band(0, queries, start, start + columns)
+        return
+    square = queries == columns and start + columns == length
+    if square and bool((visible == torch.ones_like(visible).tril()).all()):
+        yield Band(0, queries, start, length, causal=True)
+        return
+    for first in range(0, queries, _BAND):
+        some = visible[:, first : first + _BAND]
+        seen = some.any(dim=0).any(dim=0).nonzero()
+        low, high = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 1)
+        cut = some[:, :, low:high]
+        mask = torch.zeros(cut.shape, dtype=torch.float32, device=cut.device)
+        mask = mask.masked_fill_(~cut, -torch.inf)[:, None]
+        yield Band(first, first + some.shape[1], start + low, start + high, mask)

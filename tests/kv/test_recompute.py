@@ -41,16 +41,33 @@ def test_the_dial_ends_at_nothing_and_everything(encoder, row, selection):
 
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_recomputing_all_is_the_plain_prompt(tiny_model, family, make_request, error_of, selection):
-    """With the probe's buffers taken over, as the hand-off does it, and behind an anchor."""
-    request, model = make_request(), tiny_model(family)
+    """With the probe's buffers taken over, as the hand-off does it, and behind an anchor.
+
+    The prompt is longer than a band of the attention and than every window.
+    """
+    request, model = make_request(lengths=(60, 25, 55)), tiny_model(family)
     encoder = KVEncoder(model, request.prefix, torch.float64, anchor_ids=make_request(9).context)
     row = Row(encoder.encode(request.passages), request.query)
     composed = compose_sequential(encoder, [row])
     SELECTIONS[selection](encoder, row, composed)
-    everything = Row(row.passages, row.query_ids, range(39))
+    everything = Row(row.passages, row.query_ids, range(140))
     again = compose_sequential(encoder, [everything], composed)
     wanted = model(torch.tensor([request.prompt])).logits[:, -1]
     assert error_of(first_logits(model, again)[:, -1], wanted) < 1e-5
+
+
+def test_tokens_far_apart_are_attended_in_bands_no_wider_than_they_see(encoder, make_request):
+    request = make_request(lengths=(100, 100, 100))
+    row = Row(encoder.encode(request.passages), request.query, range(0, 300, 2))
+    plan = compose_sequential(encoder, [row]).plan
+    (everything,) = plan.segments(plan.first_length, 156, None)
+    assert [band[:4] for band in everything.bands] == [
+        (0, 64, 0, 7 + 2 * 63 + 1),
+        (64, 128, 0, 7 + 2 * 127 + 1),
+        (128, 156, 0, 313),
+    ]
+    (window,) = plan.segments(plan.first_length, 156, 8)
+    assert [band.start for band in window.bands] == [0, 7 + 128 - 7, 7 + 256 - 7]
 
 
 def test_behind_an_anchor_no_passage_is_exact(tiny_model, make_request):
