@@ -18,19 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import AutoTokenizer
 
 from ragpack.digest import digest_fields
-from ragpack.errors import CompressionError, ConfigError
+from ragpack.errors import ConfigError
 from ragpack.kv.tensors import to_tensor
-from ragpack.models import checkpoint_folder, resolve, tokenizer_digest, weights_digest
-from ragpack.models.embeddings import input_embeddings
+from ragpack.models import checkpoint_folder, resolve
 from ragpack.models.last_token import LastTokenEncoder
-from ragpack.models.prompt import INSTRUCTION, SEPARATOR
-from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.protocols import Compressor
-from ragpack.soft.chunks import NO_TOKEN
 from ragpack.soft.placed import PlacedChunks, SoftRecipe
+from ragpack.soft.served import ServedDecoder, require_finite
 from ragpack.soft.spend import affordable
 from ragpack.soft.weights import fill, read
 from ragpack.types import Artifact, EmbedsArtifact, Fingerprint, Kind, Passage
@@ -64,8 +60,8 @@ class XRag(Compressor):
         retriever: str = "Salesforce/SFR-Embedding-Mistral",
         device: str | None = None,
     ) -> None:
-        self.checkpoint, self.decoder, self.retriever = checkpoint, decoder, retriever
-        self.device = device
+        self.checkpoint, self.retriever, self.device = checkpoint, retriever, device
+        self._served = ServedDecoder(decoder)
 
     @cached_property
     def encoder(self) -> LastTokenEncoder:
@@ -88,22 +84,9 @@ class XRag(Compressor):
         Raises:
             ConfigError: the decoder's width is not the projector's.
         """
-        folder = checkpoint_folder(resolve(self.decoder))
         made = self.projector.state_dict()
-        width, hidden = len(made["2.bias"]), input_embeddings(folder).shape[1]
-        if width != hidden:
-            raise ConfigError(
-                f"the projector in {self.checkpoint} makes soft tokens of width {width}, and "
-                f"{self.decoder} has a hidden size of {hidden}"
-            )
-        parts = (part.numpy().tobytes() for part in made.values())
-        return SoftRecipe(
-            projector=digest_fields("xrag", *parts),
-            decoder=resolve(self.decoder).name,
-            weights=weights_digest(folder),
-            tokenizer=tokenizer_digest(folder),
-            width=width,
-        )
+        digest = digest_fields("xrag", *(part.numpy().tobytes() for part in made.values()))
+        return self._served.recipe(digest, len(made["2.bias"]), self.checkpoint)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -134,31 +117,14 @@ class XRag(Compressor):
             CompressionError: a stored vector is not finite.
         """
         vectors = [cast(EmbedsArtifact, artifact).vectors for artifact in artifacts]
-        rows = [len(each) * (1 + len(self._separator)) for each in vectors]
+        rows = [self._served.rows_of(len(each)) for each in vectors]
         kept = affordable(rows, sum(rows) if budget is None else budget)
         return [self._placed(each[: int(keep)]) for each, keep in zip(vectors, kept, strict=True)]
 
-    @cached_property
-    def _separator(self) -> list[int]:
-        folder = checkpoint_folder(resolve(self.decoder))
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return PromptTokenizer(tokenizer, INSTRUCTION).encode_before_text(SEPARATOR)
-
+    @torch.inference_mode()
     def _placed(self, vectors: NDArray[np.float32]) -> PlacedChunks:
-        """The passage as a chunk that is not spelled out, and the separator as one that is."""
-        if not np.isfinite(vectors).all():
-            raise CompressionError("a stored vector is not finite: index the passages again")
-        width = len(self._separator)
-        token_ids = np.array([[NO_TOKEN] * width, self._separator], np.int32)[: 2 * len(vectors)]
-        with torch.inference_mode():
-            rows = self.projector(to_tensor(vectors, "f32")).numpy()
-        return PlacedChunks(
-            np.concatenate([vectors, np.zeros_like(vectors)]),
-            token_ids=token_ids,
-            expanded=np.array([False, True])[: len(token_ids)],
-            rows=rows,
-            recipe=self.recipe,
-        )
+        require_finite(vectors)
+        return self._served.placed(self.projector(to_tensor(vectors, "f32")).numpy(), self.recipe)
 
 
 def _load_projector(folder: Path) -> nn.Sequential:

@@ -241,12 +241,36 @@ def _save_xrag(folder: Path) -> dict[str, Any]:
     return {"checkpoint": str(checkpoint), "decoder": str(folder), "retriever": str(folder)}
 
 
+def _save_arc(folder: Path) -> dict[str, Any]:
+    import json
+
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoConfig
+
+    from ragpack.soft.pooling_encoder import EncoderShape, PoolingEncoder
+
+    _save_soft(folder)  # its tiny decoder stands for the encoder's backbone, too
+    words = AutoConfig.from_pretrained(folder).vocab_size
+    encoder = PoolingEncoder(EncoderShape(words, 32, 64, 1, 2, 1, 16, 1e-6, 10000.0, 8), 1)
+    tensors = {f"embedder.{name}": part for name, part in encoder.state_dict().items()}
+    tensors |= {f"bridge_module.layer{n}.weight": torch.randn(32, 32) for n in (1, 2)}
+    checkpoint = folder.parent / "arc"
+    checkpoint.mkdir()
+    save_file(tensors, checkpoint / "model.safetensors")
+    pooling = {"pool_type": "mean_pooled_queries", "where": "before"}
+    params = {"n_truncated_layers": 1, "compress_rates": [-8], "pooling_module": pooling}
+    (checkpoint / "params.json").write_text(json.dumps({"embedder_params": params}))
+    return {"checkpoint": str(checkpoint), "decoder": str(folder), "backbone": str(folder)}
+
+
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 _TINY = {
+    "arc-encoder": _save_arc,
     "exit": _save_judge,
     "llmlingua2": _save_classifier,
     "recomp-abstractive": _save_summariser,

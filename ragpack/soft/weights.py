@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ragpack.errors import ConfigError
@@ -15,8 +14,8 @@ _PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 _SHOWN = 5
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors file.
+def read(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of one safetensors file whose names begin with ``prefix``, named without it.
 
     Raises:
         ConfigError: there is no such file, or it is none; pickle weights are refused with the
@@ -31,7 +30,9 @@ def read(path: Path) -> dict[str, Tensor]:
             f"', weights_only=True).items()}}, '{path.with_suffix('.safetensors')}')\""
         )
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} holds no safetensors weights: {error}") from error
 
