@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from ragpack.errors import ConfigError, MissingExtraError
 from ragpack.models.digests import cached_file_digest
 from ragpack.models.files import ModelFiles
 
-__all__ = ["checkpoint_folder", "quiet_progress"]
+__all__ = ["checkpoint_folder", "quiet_progress", "tokenizer_folder"]
 
 logger = logging.getLogger(__name__)
+
+Convert = Callable[[Path, Path], None]
 
 
 def checkpoint_folder(files: ModelFiles) -> Path:
@@ -33,11 +35,34 @@ def checkpoint_folder(files: ModelFiles) -> Path:
     """
     if files.path.suffix != ".gguf":
         return files.path
-    target = home() / "models" / f"{files.name}-{cached_file_digest(files.path)[:16]}"
+    return _converted(files, _target(files), _convert)
+
+
+def tokenizer_folder(files: ModelFiles) -> Path:
+    """A folder with the tokenizer of ``files``; of a GGUF no more than that is converted.
+
+    Raises:
+        MissingExtraError: a GGUF is to be read and the packages that read it are absent.
+        ConfigError: the tokenizer cannot be written.
+    """
+    if files.path.suffix != ".gguf":
+        return files.path
+    whole = _target(files)
+    if whole.is_dir():
+        return whole
+    return _converted(files, whole.with_name(f"{whole.name}-tokenizer"), _convert_tokenizer)
+
+
+def _target(files: ModelFiles) -> Path:
+    return home() / "models" / f"{files.name}-{cached_file_digest(files.path)[:16]}"
+
+
+def _converted(files: ModelFiles, target: Path, convert: Convert) -> Path:
+    """``target``, made by ``convert`` if it is not there."""
     if not target.is_dir():
         _require_readers(files.name)
         try:
-            _convert_once(files.path, target)
+            _convert_once(files.path, target, convert)
         except OSError as error:
             raise ConfigError(
                 f"cannot write the converted model to {target}: {error}. Set RAGPACK_HOME to a "
@@ -46,7 +71,7 @@ def checkpoint_folder(files: ModelFiles) -> Path:
     return target
 
 
-def _convert_once(source: Path, target: Path) -> None:
+def _convert_once(source: Path, target: Path, convert: Convert) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if target.is_dir():  # another process did it while this one waited
@@ -55,7 +80,7 @@ def _convert_once(source: Path, target: Path) -> None:
         start = time.perf_counter()
         partial = target.with_name(f"{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
-        _convert(source, partial)
+        convert(source, partial)
         partial.rename(target)
         logger.info("converted %s in %.1f s", source.name, time.perf_counter() - start)
 
@@ -72,10 +97,10 @@ def _require_readers(name: str) -> None:
 
 def _convert(source: Path, target: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    _convert_tokenizer(source, target)
     with quiet_progress():
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
         loaded = AutoModelForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, dtype=torch.float32
         )
@@ -87,6 +112,13 @@ def _convert(source: Path, target: Path) -> None:
         fresh.load_state_dict(loaded.state_dict())
         fresh.generation_config = loaded.generation_config
         fresh.save_pretrained(target)
+
+
+def _convert_tokenizer(source: Path, target: Path) -> None:
+    from transformers import AutoTokenizer
+
+    with quiet_progress():
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
         tokenizer.save_pretrained(target)
 
 

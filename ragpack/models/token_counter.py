@@ -10,7 +10,7 @@ from blake3 import blake3
 from tokenizers import Tokenizer
 
 from ragpack.errors import ConfigError
-from ragpack.models.checkpoint import checkpoint_folder
+from ragpack.models.checkpoint import tokenizer_folder
 from ragpack.models.files import resolve
 from ragpack.text import model_text, utf8
 
@@ -27,7 +27,7 @@ def load_token_counter(name: str) -> "TokenizerCounter":
         ConfigError: no such model, or it has no tokenizer.json.
         MissingExtraError: the model's package, or what reads its GGUF, is not installed.
     """
-    return TokenizerCounter(checkpoint_folder(resolve(name)) / "tokenizer.json")
+    return TokenizerCounter(tokenizer_folder(resolve(name)) / "tokenizer.json")
 
 
 class TokenizerCounter:

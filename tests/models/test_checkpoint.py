@@ -49,6 +49,16 @@ def test_conversion_happens_once_and_says_so(
     assert [record.message.split()[0] for record in caplog.records] == ["converting", "converted"]
 
 
+def test_counting_tokens_converts_the_tokenizer_alone(tiny_gguf: Path, home: Path) -> None:
+    count = load_token_counter(str(tiny_gguf)).count
+    assert list(home.rglob("*.safetensors")) == []
+    assert len(list((home / "models").glob("*/tokenizer.json"))) == 1
+    texts = ["the other", "the <|im_end|> 文", ""]
+    before = count(texts)
+    folder = checkpoint_folder(resolve(str(tiny_gguf)))
+    assert load_token_counter(str(folder)).count(texts) == before
+
+
 def test_leftovers_of_a_killed_conversion_do_no_harm(tiny_gguf: Path, home: Path) -> None:
     folder = checkpoint_folder(resolve(str(tiny_gguf)))
     whole = {file.name for file in folder.iterdir()}
