@@ -6,8 +6,8 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from ragpack.budget import Draft, is_empty
-from ragpack.cache import Lookup
 from ragpack.protocols import TokenCounter
+from ragpack.reader import Lookup
 from ragpack.report import PassageReport
 from ragpack.soft.placed import PlacedChunks
 from ragpack.types import Artifact, Passage, Segment, TextArtifact, render

@@ -10,15 +10,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
 from functools import partial
 
-from ragpack.codec import decode_frame, encode_frame
+from ragpack.codec import encode_frame
 from ragpack.deadline import Deadline
-from ragpack.errors import CacheUnavailable, CompressionError, CompressionTimeout, CorruptEntry
+from ragpack.errors import CompressionError, CompressionTimeout, CorruptEntry
 from ragpack.flight import SingleFlight
 from ragpack.keys import CacheKey, make_keys
-from ragpack.protocols import Buffer, CacheStore, Compressor
+from ragpack.protocols import CacheStore, Compressor
+from ragpack.reader import EntryReader, Lookup, Recent
 from ragpack.report import CacheResult
 from ragpack.tracing import span
 from ragpack.types import Artifact, Passage
@@ -28,22 +28,13 @@ __all__ = ["ArtifactCache", "Lookup"]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """An artifact and where it came from; ``artifact`` is None where ``error`` says why."""
-
-    artifact: Artifact | None
-    result: CacheResult
-    reason: str = ""
-    error: Exception | None = None
-
-
 class ArtifactCache:
     """One method's artifacts in one namespace of a store.
 
     Equal passages asked for at the same time are computed once. What is computed is stored by a
     background thread; :meth:`flush` waits for it. ``counts`` adds up every result, and every reason
-    of a failure, over the life of the object.
+    of a failure, over the life of the object. What does not depend on a query is also looked for
+    in ``recent``, before the store.
     """
 
     def __init__(
@@ -54,6 +45,7 @@ class ArtifactCache:
         namespace: str,
         secret: bytes | None = None,
         ttl: float | None = None,
+        recent: Recent | None = None,
     ) -> None:
         self.compressor = compressor
         self.store = store
@@ -61,10 +53,11 @@ class ArtifactCache:
         self.counts: Counter[str] = Counter()
         self._secret = secret
         self._ttl = ttl
+        kept = None if compressor.query_aware else recent
+        self._reader = EntryReader(store, secret, kept, self.warn_once)
         self._flights: SingleFlight[CacheKey, Artifact] = SingleFlight()
         self._warned: set[str] = set()
         self._lock = threading.Lock()
-        self._readers = ThreadPoolExecutor(4, thread_name_prefix="ragpack-read")
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="ragpack-compress")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ragpack-write")
         self._writes: set[Future[None]] = set()
@@ -131,8 +124,10 @@ class ArtifactCache:
         Raises:
             CacheUnavailable: the store does not answer.
         """
-        keys = [str(key) for key in self.keys(passages)]
-        held = [key for key, there in zip(keys, self.contains(passages), strict=True) if there]
+        keys = self.keys(passages)
+        self._reader.forget(keys)
+        names = [str(key) for key in keys]
+        held = [name for name, there in zip(names, self.contains(passages), strict=True) if there]
         self.store.delete_many(held)
         return len(held)
 
@@ -155,7 +150,7 @@ class ArtifactCache:
         """Finish what is under way and stop the threads; the store stays open."""
         self._workers.shutdown()
         self._writer.shutdown()
-        self._readers.shutdown(wait=False)
+        self._reader.close()
 
     # Reading
 
@@ -163,7 +158,7 @@ class ArtifactCache:
         self, passages: Sequence[Passage], query: str | None, deadline: Deadline
     ) -> list[Lookup]:
         keys = self.keys(passages, query)
-        looked = self._read(keys, deadline)
+        looked = self._reader.read(keys, deadline)
         missing = [i for i, look in enumerate(looked) if look.artifact is None]
         wanted = {keys[i]: passages[i] for i in missing}
         computed = self._compute(wanted, query, deadline)
@@ -171,33 +166,6 @@ class ArtifactCache:
             made, result, reason = computed[keys[i]], looked[i].result, looked[i].reason
             looked[i] = Lookup(made.artifact, result, made.reason or reason, made.error)
         return looked
-
-    def _read(self, keys: Sequence[CacheKey], deadline: Deadline) -> list[Lookup]:
-        try:
-            with span("store", passages=len(keys)):
-                names = [str(key) for key in keys]
-                values = deadline.run(self._readers, self.store.get_many, names)
-        except (CacheUnavailable, CompressionTimeout) as error:
-            self.warn_once("store unavailable", error)
-            return [Lookup(None, "unavailable", "store unavailable")] * len(keys)
-        return [self._decode(key, value) for key, value in zip(keys, values, strict=True)]
-
-    def _decode(self, key: CacheKey, value: Buffer | None) -> Lookup:
-        if value is None:
-            return Lookup(None, "miss")
-        try:
-            return Lookup(decode_frame(key, value, self._secret), "hit")
-        except CorruptEntry as error:
-            reason = f"entry rejected: {error.reason}"
-            self.warn_once(reason, error)
-            self._delete(key)
-            return Lookup(None, "rejected", reason)
-
-    def _delete(self, key: CacheKey) -> None:
-        try:
-            self.store.delete_many([str(key)])
-        except CacheUnavailable as error:
-            self.warn_once("store unavailable", error)
 
     # Computing
 

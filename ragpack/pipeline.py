@@ -17,11 +17,12 @@ from typing import Any, Self
 from ragpack import config, registry
 from ragpack.account import Outcome, account
 from ragpack.budget import assemble, fit, is_empty
-from ragpack.cache import ArtifactCache, Lookup
+from ragpack.cache import ArtifactCache
 from ragpack.deadline import Deadline
 from ragpack.errors import BudgetError, ConfigError
 from ragpack.models import load_token_counter
 from ragpack.protocols import CacheStore, Compressor, TokenCounter
+from ragpack.reader import Lookup, Recent
 from ragpack.report import PackedContext, PackReport, StageTimer
 from ragpack.selection import Selection
 from ragpack.tracing import note, span
@@ -50,6 +51,7 @@ class ContextPacker:
         namespace: tenant wall; entries of one are invisible to another.
         secret: key of the stored entries' authentication tag; None for a checksum.
         ttl: seconds that stored entries live; None for ever.
+        recent: artifacts read lately, for a process that serves many requests; None for none.
         settings: the method's own settings.
 
     Raises:
@@ -70,6 +72,7 @@ class ContextPacker:
         namespace: str | None = None,
         secret: bytes | None = None,
         ttl: float | None = None,
+        recent: Recent | None = None,
         **settings: Any,
     ) -> None:
         _check_budget(budget)
@@ -95,6 +98,7 @@ class ContextPacker:
             namespace=namespace or config.namespace(),
             secret=secret if secret is not None else config.secret(),
             ttl=ttl,
+            recent=recent,
         )
 
     @classmethod

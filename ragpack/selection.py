@@ -9,9 +9,9 @@ is looked up.
 from collections.abc import Callable, Sequence
 
 from ragpack.account import LEFT_OUT, Outcome
-from ragpack.cache import Lookup
 from ragpack.errors import ConfigError
 from ragpack.protocols import Compressor
+from ragpack.reader import Lookup
 from ragpack.types import Artifact, Passage
 
 __all__ = ["Selection"]

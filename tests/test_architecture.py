@@ -18,7 +18,8 @@ ADAPTERS = ("cache_store", "compressors", "retrievers")
 # Top to bottom; a module imports from its own floor and from those below it.
 FLOORS = (
     {"", "bench", "cli", "client", "index", "service", "train"},
-    {"account", "cache", "deadline", "flight", "handoff", "pipeline", "planner", "selection"},
+    {"account", "cache", "deadline", "flight", "handoff", "pipeline", "planner", "reader"}
+    | {"selection"},
     {"budget", "codec", "corpus", "kv", "models", "ranking", "registry", "sentences"}
     | {"soft", "tracing"},
     {"keys", "protocols"},

@@ -12,15 +12,18 @@ from ragpack.service.problems import Problem
 __all__ = ["CallerOf", "EngineOf", "UpstreamOf"]
 
 
-def _engine(request: Request) -> Engine:
+# Coroutines, because FastAPI would call a plain function in a thread of its own.
+
+
+async def _engine(request: Request) -> Engine:
     return cast(Engine, request.app.state.engine)
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     return cast(Caller, request.state.caller)
 
 
-def _upstream(request: Request) -> Upstream:
+async def _upstream(request: Request) -> Upstream:
     upstream = cast(Upstream | None, request.app.state.upstream)
     if upstream is None:
         raise Problem(404, "NoUpstream", "this service answers no chats: it was given no upstream")

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import copy
+import gc
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from ragpack.service.choice import Weighing, tuned
 from ragpack.service.indexes import Indexes
 from ragpack.service.jobs import Jobs
 from ragpack.service.metrics import Metrics
+from ragpack.service.recent import RecentArtifacts
 from ragpack.service.schemas import MethodChoice
 from ragpack.service.settings import Settings
 from ragpack.types import Passage
@@ -81,6 +83,7 @@ class Engine:
         self.indexes = Indexes(settings.indexes, self._encoder)
         self.jobs = Jobs()
         self.store = registry.open_store(settings.store)
+        self._recent = RecentArtifacts(settings.recent_bytes, settings.recent_seconds)
         self._counter = load_token_counter(settings.tokenizer)
         self._packers: dict[tuple[str, str], _Packer] = {}
         self._vectors: dict[str, ArtifactCache] = {}
@@ -117,6 +120,7 @@ class Engine:
                     store=self.store,
                     tokenizer=self._counter.apart(),
                     namespace=namespace,
+                    recent=self._recent,
                 )
                 packer.metrics = self.metrics
             return packer
@@ -186,6 +190,8 @@ class Engine:
                 if method.compressor is not None:
                     query = _PROBE if method.factory.query_aware else None
                     method.compressor.compress([Passage(_PROBE, "A sentence.")], query)
+            gc.collect()
+            gc.freeze()  # models are half a million objects, half a second for each full collection
             self._models = "ok"
         except Exception:  # readiness has no one to raise to, and must not say "loading" for ever
             _log.exception("a model cannot be used")

@@ -41,7 +41,8 @@ class Settings:
     ``methods`` are those offered, all registered ones unless given; ``method_settings`` are the
     settings of some, by name. ``indexes`` is a folder of ``NAMESPACE/NAME`` folders as ``ragpack
     index`` makes them; None offers none. Without ``keys`` everybody may call. ``batching`` lets
-    requests share runs of the encoder.
+    requests share runs of the encoder. ``recent_bytes`` of stored artifacts that were read in the
+    last ``recent_seconds`` are kept decoded in the process.
 
     ``upstream`` is the base URL of the OpenAI-compatible server that answers chat requests, if any;
     ``upstream_key`` is the bearer key for it, and a piece of its answer may take
@@ -56,6 +57,8 @@ class Settings:
     indexes: Path | None = None
     keys: tuple[Key, ...] = ()
     batching: bool = True
+    recent_bytes: int = 64 * 1024 * 1024
+    recent_seconds: float = 300.0
     upstream: str | None = None
     upstream_key: str | None = field(default_factory=config.api_key, repr=False)
     upstream_seconds: float = 300.0

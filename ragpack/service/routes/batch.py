@@ -21,7 +21,7 @@ router = guarded("compression")
 _AT_ONCE = 8
 
 
-def _small_enough(asked: BatchRequest, engine: EngineOf) -> BatchRequest:
+async def _small_enough(asked: BatchRequest, engine: EngineOf) -> BatchRequest:
     most = engine.settings.limits.batch
     if len(asked.requests) > most:
         raise Problem(413, "TooLarge", f"requests: {len(asked.requests)} is more than {most}")
