@@ -53,13 +53,35 @@ def train(index: faiss.Index, factory: str, waiting: Sequence[NDArray[np.float32
         rows = np.random.default_rng(_SEED).choice(len(vectors), most, replace=False)
         sample = vectors[np.sort(rows)]
     try:
-        index.train(sample)
+        _train(index, sample)
     except RuntimeError as error:
         raise RetrievalError(
             f"the FAISS index {factory!r} cannot be trained on {len(vectors)} passages: "
             f"add more, or take 'Flat' ({error})"
         ) from error
     index.add(vectors)
+
+
+def _train(index: faiss.Index, sample: NDArray[np.float32]) -> None:
+    """Train, each part on what it will be given.
+
+    FAISS's PCA also moves the vectors to their mean. Distances do not mind, inner products do: of
+    the ten nearest an index then finds one in ten less, even with all dimensions kept.
+    """
+    rows, inner = sample, faiss.downcast_index(index)
+    if isinstance(inner, faiss.IndexPreTransform):
+        chain: Any = inner.chain
+        for number in range(chain.size()):
+            step = faiss.downcast_VectorTransform(chain.at(number))
+            step.train(rows)
+            if isinstance(step, faiss.PCAMatrix):
+                step.b.clear()
+                step.have_bias = False
+            rows = step.apply(rows)
+        inner.index.train(rows)
+        inner.is_trained = True
+    else:
+        index.train(rows)
 
 
 def tune(index: faiss.Index, settings: str) -> None:

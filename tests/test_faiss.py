@@ -236,6 +236,20 @@ def test_other_factories_train_grow_and_reload(tmp_path, factory: str) -> None:
     assert again.search("text number 3", 3) == retriever.search("text number 3", 3)
 
 
+def test_pca_of_vectors_that_share_a_direction_keeps_their_cosines(tmp_path) -> None:
+    """Moved to their mean, as FAISS does, the same vectors come back in another order."""
+    vectors = np.random.default_rng(0).normal(1, 1, size=(300, 16)).astype(np.float32)
+    exact, reduced = (FaissRetriever(HashEncoder(), factory=f) for f in ("Flat", "PCA16,Flat"))
+    for retriever in (exact, reduced):
+        retriever.add(numbered(300), vectors)
+    reduced.save(tmp_path)
+    again = FaissRetriever.load(tmp_path, HashEncoder())
+    asked = vectors[:20] + 0.1
+    for right, found in zip(*(r.search_vectors(asked, 10) for r in (exact, again)), strict=True):
+        assert ids(found) == ids(right)
+        assert [p.score for p in found] == pytest.approx([p.score for p in right], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("factory", "settings"),
     [("IVF4,Flat", "nprobe=3"), ("HNSW32", "efSearch=77"), ("PCA8,IVF4,SQ8", "nprobe=3")],
