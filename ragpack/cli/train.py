@@ -75,7 +75,7 @@ def refrag(
     data: Data,
     output: Output,
     seed: Seed = 7,
-    steps: Steps = 360,
+    steps: Steps = 300,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples a step.")] = 4,
     decoder: Annotated[
         str, typer.Option("--decoder", help="Name or path; it stays frozen.")

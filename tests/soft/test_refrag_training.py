@@ -117,7 +117,7 @@ def test_losses_of_masks_are_those_of_the_prompts_they_stand_for(trained, texts_
     setup = set_up(load_checkpoint(trained.weights.parent)[0], "cpu")
     texts = load_texts(texts_folder)
     sampler = Sampler(texts, setup.prompts, [8], setup.reader.repeat)
-    sample = sampler.answered(texts.questions[0], 8)
+    sample = sampler.answered(texts.questions[0], 8, random.Random(0))
     count = len(sample.chunks.texts)
     with torch.inference_mode():
         rows = setup.checkpoint.projector(setup.vectors([sample]))
@@ -131,6 +131,36 @@ def test_losses_of_masks_are_those_of_the_prompts_they_stand_for(trained, texts_
     expected = cross_entropy(logits[-ends - 1 : -1], torch.tensor(list(sample.target)))
     assert float(losses[-1]) == pytest.approx(float(expected), abs=1e-4)
     assert losses[:-1].std() > 0
+
+
+def test_a_question_stands_behind_two_passages_of_which_one_answers(trained, texts_folder):
+    setup = set_up(load_checkpoint(trained.weights.parent)[0], "cpu")
+    texts = load_texts(texts_folder)
+    sampler = Sampler(texts, setup.prompts, [8], setup.reader.repeat)
+    asked, places = texts.questions[0], set()
+    for seed in range(12):
+        sample = sampler.answered(asked, 8, random.Random(seed), share=0.25)
+        text = "".join(sample.chunks.texts)
+        assert text.count("\n\n") == 2
+        first, second, _ = text.split("\n\n")
+        assert asked.answer in first + second
+        places.add("Saxons" in second)
+        assert sample.expanded.sum() == round(0.25 * len(sample.expanded))
+        assert len(sample.chunks.texts) <= 2 * 9
+    assert places == {True, False}
+
+
+def test_spelled_out_chunks_take_no_soft_token(trained, texts_folder):
+    """The loss of a sample whose chunks are all spelled out is the plain prompt's."""
+    from ragpack.train.refrag.lessons import Lessons
+
+    setup = set_up(load_checkpoint(trained.weights.parent)[0], "cpu")
+    texts = load_texts(texts_folder)
+    sampler = Sampler(texts, setup.prompts, [8], setup.reader.repeat)
+    sample = sampler.answered(texts.questions[0], 8, random.Random(0), share=1.0)
+    logits = setup.reader.logits([sample.spelled_out])
+    wanted = cross_entropy(logits, torch.tensor(list(sample.target)))
+    assert float(Lessons(setup).loss([sample])) == pytest.approx(float(wanted), abs=1e-4)
 
 
 @pytest.mark.parametrize("way", ["regression", "grpo"])

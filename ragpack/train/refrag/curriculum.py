@@ -11,9 +11,9 @@ Lesson = Literal["repeat", "continue", "answer"]
 CHUNKS = (1, 2, 4, 8)
 """Chunks in a context to repeat, from the first stage of the curriculum to the last."""
 
-_WARM_UP = 0.1
+_WARM_UP = 0.05
 """Share of the steps that only repeat: REFRAG's first stage, before the decoder's own task."""
-_LATER: dict[Lesson, float] = {"repeat": 0.1, "continue": 0.4, "answer": 0.5}
+_LATER: dict[Lesson, float] = {"repeat": 0.15, "continue": 0.15, "answer": 0.7}
 _RATIO = 0.4
 """How much rarer than the stage at hand each neighbouring stage is."""
 

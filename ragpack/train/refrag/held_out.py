@@ -27,9 +27,10 @@ def recovered(data: Path, setup: Setup, sampler: Sampler) -> dict[str, float]:
     tokens, as many as there are soft tokens.
     """
     held_out = list(questions(data, held_out=True))
-    some = random.Random(0).sample(held_out, min(_QUESTIONS, len(held_out)))  # noqa: S311
+    draw = random.Random(0)  # noqa: S311 - not for secrets
     k = setup.checkpoint.config.chunk
-    rows = [_losses(setup, sampler.answered(asked, k)) for asked in some]
+    some = draw.sample(held_out, min(_QUESTIONS, len(held_out)))
+    rows = [_losses(setup, sampler.answered(asked, k, draw)) for asked in some]
     return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
 
 

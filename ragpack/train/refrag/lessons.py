@@ -31,7 +31,8 @@ class Lessons:
                 themselves; the rest is the true token's. A decoder that must not change learns
                 nothing, so it can teach (as for xRAG and CompLLM).
         """
-        logits = self._setup.reader.logits([sample.soft for sample in samples], self._rows(samples))
+        readings = [sample.reading(sample.expanded) for sample in samples]
+        logits = self._setup.reader.logits(readings, self._rows(samples))
         targets = [token for sample in samples for token in sample.target]
         loss = cross_entropy(logits, torch.tensor(targets, device=logits.device))
         if distil:
@@ -43,6 +44,10 @@ class Lessons:
         return loss
 
     def _rows(self, samples: Sequence[Sample]) -> list[Tensor]:
-        """The soft tokens [chunks, h] of each sample."""
+        """The soft tokens [n, h] of each sample's chunks that are not spelled out."""
         rows = self._setup.checkpoint.projector(self._setup.vectors(samples))
-        return list(rows.split([len(sample.chunks.texts) for sample in samples]))
+        own = rows.split([len(sample.chunks.texts) for sample in samples])
+        return [
+            part[torch.from_numpy(~sample.expanded)]
+            for part, sample in zip(own, samples, strict=True)
+        ]

@@ -20,7 +20,7 @@ from ragpack.soft.checkpoint import load_checkpoint
 from ragpack.soft.chunks import cut
 from ragpack.train.record import Trained, finish
 from ragpack.train.refrag.curves import draw_curve
-from ragpack.train.refrag.data import Asked, digests, load_texts
+from ragpack.train.refrag.data import digests, load_texts
 from ragpack.train.refrag.rewards import (
     advantages,
     drawn,
@@ -28,7 +28,7 @@ from ragpack.train.refrag.rewards import (
     regression_loss,
     single,
 )
-from ragpack.train.refrag.samples import Sampler
+from ragpack.train.refrag.samples import Sample, Sampler
 from ragpack.train.refrag.setup import Setup, set_up
 from ragpack.train.run import Plan, Run, Watch, claim
 
@@ -78,7 +78,8 @@ def train_policy(
     def loss(step: int) -> Tensor:
         torch.manual_seed(seed + step)
         draw = random.Random(f"{seed}/{step}")  # noqa: S311 - not for secrets
-        return _loss(setup, sampler, draw.choice(texts.questions), way)
+        asked = draw.choice(texts.questions)
+        return _loss(setup, sampler.answered(asked, made.config.chunk, draw), asked.question, way)
 
     run = Run(dict(made.policy.requires_grad_(True).named_parameters()), plan, output)
     run.fit(count(), loss, watch)
@@ -90,11 +91,10 @@ def train_policy(
     return trained
 
 
-def _loss(setup: Setup, sampler: Sampler, asked: Asked, way: Way) -> Tensor:
+def _loss(setup: Setup, sample: Sample, question: str, way: Way) -> Tensor:
     made = setup.checkpoint
-    sample = sampler.answered(asked, made.config.chunk)
-    tokens = setup.prompts.tokens_before_text(asked.question)
-    query = setup.encoder.encode_one(cut(asked.question, tokens, made.config.chunk))
+    tokens = setup.prompts.tokens_before_text(question)
+    query = setup.encoder.encode_one(cut(question, tokens, made.config.chunk))
     vectors = setup.vectors([sample])
     with torch.no_grad():
         rows = made.projector(vectors)

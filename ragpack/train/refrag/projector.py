@@ -34,10 +34,10 @@ def train(
     *,
     encoder: str = DEFAULT_ENCODER,
     decoder: str = DEFAULT_DECODER,
-    sizes: Sequence[int] = (4, 8, 16),
+    sizes: Sequence[int] = (4, 8),
     chunk: int = 8,
     seed: int = 7,
-    steps: int = 360,
+    steps: int = 300,
     batch: int = 4,
     device: str | None = None,
     watch: Watch | None = None,
@@ -60,7 +60,7 @@ def train(
     Raises:
         ConfigError: the data are not there, or ``output`` holds something else.
     """
-    plan = Plan("refrag", seed, steps, batch, rate=3e-4)
+    plan = Plan("refrag", seed, steps, batch, rate=1e-3)
     sources = digests(data)
     claim(output, plan)
     torch.manual_seed(seed)

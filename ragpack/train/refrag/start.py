@@ -22,7 +22,7 @@ from ragpack.soft.checkpoint import SoftCheckpoint, SoftConfig
 
 __all__ = ["begin", "rarity", "untrained"]
 
-_INNER, _POLICY = 512, 128
+_INNER, _POLICY = 1024, 128
 """Widths between the projector's layers, and of the policy."""
 
 
