@@ -95,6 +95,8 @@ def float8(vectors: Vectors, asked: Vectors, dim: int) -> NDArray[np.int64]:
     """Rows [q, K] of the nearest among vectors kept as ``dim`` numbers of one byte."""
     reduce = faiss.PCAMatrix(vectors.shape[1], dim)
     reduce.train(vectors)
+    reduce.b.clear()  # inner products do not bear being moved to the mean
+    reduce.have_bias = False
     small = torch.from_numpy(reduce.apply(vectors)) * 256  # away from float8's subnormal numbers
     rounded = small.to(torch.float8_e4m3fn).float().numpy()
     rows: NDArray[np.int64] = np.argsort(-(reduce.apply(asked) @ rounded.T), axis=1)[:, :K]
