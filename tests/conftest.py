@@ -264,6 +264,18 @@ def _save_arc(folder: Path) -> dict[str, Any]:
     return {"checkpoint": str(checkpoint), "decoder": str(folder), "backbone": str(folder)}
 
 
+def _save_icae(folder: Path) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import save_file
+
+    _save_soft(folder)
+    update = "icae.base_model.model.model.layers.0.self_attn.q_proj.lora_{}.default.weight"
+    tensors = {"memory_token_embed.weight": torch.randn(8 + 3, 32)}
+    tensors |= {update.format("A"): torch.randn(4, 32), update.format("B"): torch.randn(32, 4)}
+    save_file(tensors, folder.parent / "icae.safetensors")
+    return {"checkpoint": str(folder.parent / "icae.safetensors"), "decoder": str(folder)}
+
+
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -272,6 +284,7 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
 _TINY = {
     "arc-encoder": _save_arc,
     "exit": _save_judge,
+    "icae": _save_icae,
     "llmlingua2": _save_classifier,
     "recomp-abstractive": _save_summariser,
     "refrag": _save_soft,
