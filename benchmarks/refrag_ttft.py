@@ -6,7 +6,7 @@ says nothing of quality. Arms take turns in one run; the policy of the arms that
 query-cosine. From the repository's root:
 
     python benchmarks/refrag_ttft.py --tokens 1024 4096 --runs 3
-    python benchmarks/refrag_ttft.py --tokens 16384 --runs 1 --store redis://localhost
+    python benchmarks/refrag_ttft.py --tokens 16384 --only "k=16 cached" "k=32 cached"
 """
 
 from __future__ import annotations
@@ -92,14 +92,18 @@ class Arm:
         return sum(each.tokens for each in chosen)
 
 
-def arms_of(checkpoint: Path, url: str, decoder: HFDecoder) -> dict[str, Arm]:
-    """Every setting that is compared."""
+def arms_of(
+    checkpoint: Path, url: str, decoder: HFDecoder, only: list[str] | None
+) -> dict[str, Arm]:
+    """Every setting that is compared, or those of ``only``."""
     settings: dict[str, dict[str, Any]] = {
         f"k={k} cached": {"k": k, "sense": "none"} for k in (8, 16, 32)
     }
     settings["k=16 encoded on the fly"] = {"k": 16, "sense": "none"}
     settings |= {f"k=16 p={p:.0%} cached": {"k": 16, "share": p} for p in (0.05, 0.10, 0.25)}
-    return {name: Arm(Refrag(checkpoint, **each), url, decoder) for name, each in settings.items()}
+    return {
+        name: Arm(Refrag(checkpoint, **settings[name]), url, decoder) for name in only or settings
+    }
 
 
 def measure(
@@ -145,6 +149,7 @@ def main() -> None:
     arguments_of.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096])
     arguments_of.add_argument("--shape", choices=sorted(SHAPES), default="22M")
     arguments_of.add_argument("--store", default="memory://?max_bytes=1gb")
+    arguments_of.add_argument("--only", nargs="+", help="settings by name; all by default")
     arguments_of.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = arguments_of.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -152,11 +157,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, checkpoint = Path(name) / "decoder", Path(name) / "refrag"
         random_decoder(folder, arguments.shape)
-        untrained(DEFAULT_ENCODER, str(folder), inner=512, policy_width=128, chunk=16).save(
+        untrained(DEFAULT_ENCODER, str(folder), inner=1024, policy_width=128, chunk=16).save(
             checkpoint
         )
         decoder = HFDecoder(str(folder))
-        arms = arms_of(checkpoint, arguments.store, decoder)
+        arms = arms_of(checkpoint, arguments.store, decoder, arguments.only)
         longest = max(arguments.tokens) // PASSAGE_TOKENS
         passages = passages_of(decoder, longest, PASSAGE_TOKENS)
         lengths = {
