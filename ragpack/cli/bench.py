@@ -5,7 +5,9 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +20,9 @@ from ragpack.bench.arms import Arm, Bm25, Method
 from ragpack.bench.measures import Estimate
 from ragpack.bench.quality import Measured, Quality, Row
 from ragpack.bench.questions import Question, read_questions
-from ragpack.cli.console import counting, emit, talk
+from ragpack.cli.console import emit, talk
 from ragpack.cli.options import Json
+from ragpack.cli.progress import progress
 from ragpack.errors import ConfigError, RagpackError
 from ragpack.handoff import open_decoder
 
@@ -70,7 +73,7 @@ def quality(
     reader = open_decoder(decoder) if read else None
     arms, skipped = _arms(methods, asked[0])
     job = Quality(asked, shares, decoder=reader, reading=read)
-    with counting("measuring", job.steps(len(arms))) as advance:
+    with _measuring(job.steps(len(arms))) as advance:
         job.advance = advance
         measured = [job.arm(arm) for arm in arms]
         rows = [job.without(), *(row for one in measured for row in one.rows), job.whole()]
@@ -85,6 +88,14 @@ def quality(
         emit(figures)
         return
     _show(measured, rows)
+
+
+@contextmanager
+def _measuring(total: int) -> Iterator[Callable[[], None]]:
+    """Yields what is to be called after each step."""
+    with progress("measuring", total) as show:
+        done = count(1)
+        yield lambda: show(step := next(done), f"{step} of {total}")
 
 
 def _shares(rates: str) -> list[float]:

@@ -3,21 +3,11 @@
 import json
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -26,7 +16,6 @@ from ragpack.types import Passage, Span
 
 __all__ = [
     "complain",
-    "counting",
     "emit",
     "show_kept",
     "show_report",
@@ -35,8 +24,6 @@ __all__ = [
 ]
 
 talk = Console(stderr=True, highlight=False)
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def emit(value: Any) -> None:
@@ -53,36 +40,6 @@ def talk_logs() -> None:
     """Show the library's warnings on stderr."""
     handler = RichHandler(console=talk, show_time=False, show_path=False)
     logging.getLogger("ragpack").addHandler(handler)
-
-
-@contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar over ``total`` steps, or a line every ten seconds where stderr is no terminal.
-
-    Yields what is to be called after each step.
-    """
-    bar = Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=talk,
-        disable=not talk.is_terminal,
-    )
-    task = bar.add_task("", total=total)
-    done, said = 0, time.monotonic()
-
-    def advance() -> None:
-        nonlocal done, said
-        done += 1
-        bar.advance(task)
-        if not talk.is_terminal and time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
-            talk.print(f"{what}: {done} of {total}")
-
-    with bar:
-        yield advance
 
 
 def show_report(report: PackReport) -> None:

@@ -1,58 +1,25 @@
 """How an indexing job shows its progress, and what it says at its end."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from ragpack.cli.console import talk
+from ragpack.cli.progress import duration, progress
 from ragpack.index import Estimate, IndexJob, IndexResult, IndexSummary
 
 __all__ = ["describe", "indexing", "show_estimate", "show_result"]
 
-_SECONDS_BETWEEN_LINES = 10.0
-
 
 @contextmanager
 def indexing(job: IndexJob) -> Iterator[Callable[[IndexSummary], None]]:
-    """A bar over the corpus's bytes, or a line every ten seconds where stderr is no terminal.
-
-    Yields what the job calls with its account after each batch.
-    """
-    bar = Progress(
-        TextColumn("indexing"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=talk,
-        disable=not talk.is_terminal,
-    )
-    size = job.plan.corpus.size
-    task = bar.add_task("", total=size, state="")
-    said = time.monotonic()
-
-    def show(summary: IndexSummary) -> None:
-        nonlocal said
-        state = describe(summary, job.ratio.tokens(summary.characters))
-        bar.update(task, completed=summary.offset, state=state)
-        if not talk.is_terminal and time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
-            talk.print(f"indexing: {state}{_left(summary, size)}", soft_wrap=True)
-
-    with bar:
-        yield show
+    """Progress over the corpus's bytes; yields what the job calls with its account."""
+    with progress("indexing", job.plan.corpus.size) as show:
+        yield lambda summary: show(
+            summary.offset, describe(summary, job.ratio.tokens(summary.characters))
+        )
 
 
 def describe(summary: IndexSummary, tokens: int) -> str:
@@ -101,7 +68,7 @@ def show_estimate(estimate: Estimate, gb_price: float) -> None:
             decimal(row.store_bytes),
             decimal(row.redis_bytes),
             f"{row.redis_bytes / 1e9 * gb_price:,.2f}",
-            "" if row.seconds is None else _duration(row.seconds),
+            "" if row.seconds is None else duration(row.seconds),
         )
     talk.print(
         f"{estimate.records:,} records, {estimate.failures:,} of them unusable: "
@@ -114,15 +81,3 @@ def show_estimate(estimate: Estimate, gb_price: float) -> None:
         f"{gb_price:g} $ per GB and month (--gb-price)",
         style="dim",
     )
-
-
-def _left(summary: IndexSummary, size: int) -> str:
-    if not 0 < summary.offset < size:
-        return ""
-    return f", {_duration(summary.seconds * (size - summary.offset) / summary.offset)} left"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ragpack.cli.console import emit, talk
 from ragpack.cli.options import Json
+from ragpack.cli.progress import progress
 from ragpack.config import DEFAULT_DECODER
 
 if TYPE_CHECKING:  # training imports torch, which takes seconds
@@ -112,11 +112,10 @@ def refrag_policy(
 
 def _run(work: Callable[..., "Trained"], steps: int, json: bool) -> None:
     """Do ``work(watch=…)`` under a progress bar, and show what came of it."""
-    with _progress() as bar:
-        task = bar.add_task("", total=steps, loss="")
+    with progress("training", steps) as show:
 
         def watch(done: int, loss: float) -> None:
-            bar.update(task, completed=done, loss=f"loss {loss:.3f}")
+            show(done, f"{done} of {steps}, loss {loss:.3f}")
 
         trained = work(watch=watch)
     if json:
@@ -124,16 +123,3 @@ def _run(work: Callable[..., "Trained"], steps: int, json: bool) -> None:
         return
     figures = ", ".join(f"{name} {value:.3f}" for name, value in trained.metrics.items())
     talk.print(f"{trained.weights}: loss {trained.loss:.3f}, held out: {figures}", markup=False)
-
-
-def _progress() -> Progress:
-    """A bar over steps; silent where stderr is no terminal."""
-    return Progress(
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeRemainingColumn(),
-        console=talk,
-        disable=not talk.is_terminal,
-    )

@@ -20,14 +20,15 @@ from ragpack.index.account import IndexSummary, Progress
 from ragpack.index.cluster import Cluster, Work
 from ragpack.index.harvest import Harvest
 from ragpack.index.indexer import Indexer
+from ragpack.index.precomputable import require_precomputable
 from ragpack.index.recall import Recall, measure_recall
 from ragpack.index.token_ratio import TokenRatio
 from ragpack.models import SentenceEncoder, load_encoder, load_token_counter
 from ragpack.models.dense import DenseEncoder
 from ragpack.pipeline import make_compressor
-from ragpack.protocols import CacheStore, Compressor, TokenCounter
+from ragpack.protocols import CacheStore, TokenCounter
 
-__all__ = ["IndexJob", "IndexPlan", "IndexResult", "precomputable"]
+__all__ = ["IndexJob", "IndexPlan", "IndexResult"]
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ class IndexJob:
         if plan.prune and plan.corpus.path.resolve() == self._letters.resolve():
             raise ConfigError(f"{self._letters} is only a part of a corpus: index it, then prune")
         self.encoder = load_encoder(plan.encoder)
-        self.compressors = [DenseEncoder(self.encoder), *map(precomputable, plan.methods)]
+        methods = (require_precomputable(make_compressor(name, {})) for name in plan.methods)
+        self.compressors = [DenseEncoder(self.encoder), *methods]
         self.counter = load_token_counter(plan.encoder)
         self.ratio = TokenRatio(self.counter)
         self._splitter = _splitter(plan, self.encoder, self.counter)
@@ -242,20 +244,6 @@ def _splitter(plan: IndexPlan, encoder: SentenceEncoder, counter: TokenCounter) 
         record_tokens=record_tokens,
         language=plan.language,
     )
-
-
-def precomputable(method: str) -> Compressor:
-    """The compressor called ``method``, if anything of it can be computed without a query.
-
-    Raises:
-        ConfigError: it reads the query, or stores nothing.
-    """
-    compressor = make_compressor(method, {})
-    if compressor.query_aware:
-        raise ConfigError(f"{method} reads the query, so nothing of it can be computed beforehand")
-    if not compressor.cached:
-        raise ConfigError(f"{method} stores nothing, so there is nothing to index for it")
-    return compressor
 
 
 def _sweep(folder: Path) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ragpack import config, registry
 from ragpack.cache import ArtifactCache
-from ragpack.errors import CacheUnavailable, ConfigError
+from ragpack.errors import CacheUnavailable
+from ragpack.index.precomputable import require_precomputable
 from ragpack.models import load_encoder, load_token_counter
 from ragpack.models.dense import DenseEncoder
 from ragpack.pipeline import ContextPacker
@@ -145,10 +146,7 @@ class Engine:
             UnsupportedModel: the method cannot run here.
             ConfigError: it reads the query, or stores nothing.
         """
-        compressor = self.methods[method]
-        if compressor.query_aware or not compressor.cached:
-            why = "reads the query" if compressor.query_aware else "stores nothing"
-            raise ConfigError(f"{method} {why}: nothing of it can be computed beforehand")
+        require_precomputable(self.methods[method])
         return self._shared(method, namespace).cache
 
     def forget(self, passage: Passage, namespace: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ragpack.cli import index_progress
+from ragpack.cli import progress
 from ragpack.keys import make_keys
 from ragpack.models import load_encoder
 from ragpack.models.dense import DenseEncoder
@@ -234,7 +234,7 @@ def test_a_dry_run_weighs_kv_in_every_codec(ragpack, tmp_path) -> None:
 
 
 def test_without_a_terminal_progress_is_lines(ragpack, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(index_progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
     corpus = write_rows(tmp_path / "c.jsonl", rows("fox", "sea", "bee"))
     ran = ragpack("index", "--corpus", corpus, "--index", tmp_path / "index", *METHODS)
     lines = [line for line in ran.err.splitlines() if line.startswith("indexing: ")]
