@@ -4,12 +4,13 @@ Eight connections for ten minutes; every request has another query and every ten
 so that stores and memories fill. Half-way Redis is killed for ten seconds. Needs wrk and
 redis-server on the PATH. Run from the repository's root:
 
-    OMP_NUM_THREADS=1 python benchmarks/rest_soak.py --seconds 600
+    OMP_NUM_THREADS=1 python benchmarks/rest_soak.py --seconds 600 --plot soak.png
 """
 
 import json
 import random
 import socket
+import statistics
 import subprocess
 import tempfile
 import threading
@@ -24,8 +25,9 @@ from rest_load import LUA, counted, load, serving
 from ragpack.cli.demo import handbook, questions
 from ragpack.corpus import read_passages
 
-_WARM = 0.2
-"""Share of the time after which memory is compared: models, threads and memories have grown."""
+_GROWING = 0.5
+"""Share of the time in which models, threads and memories grow; after it memory should be level."""
+_DEAD_SECONDS = 10
 
 
 def redis_server(port: int, folder: str) -> "subprocess.Popen[bytes]":
@@ -48,9 +50,29 @@ def readiness(address: str) -> int:
     return httpx.get(f"{address}/readyz", timeout=60).status_code
 
 
+def per_minute(samples: list[tuple[float, float]]) -> float:
+    """What a straight line through (seconds, value) rises in a minute."""
+    seconds, values = zip(*samples, strict=True)
+    return 60 * statistics.linear_regression(seconds, values).slope
+
+
+def plot(samples: list[tuple[float, float]], dead: float, path: Path) -> None:
+    """Memory over time, and when Redis was dead."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="seconds", ylabel="resident memory, MiB")
+    axes.plot(*zip(*samples, strict=True))
+    axes.axvspan(dead, dead + _DEAD_SECONDS, color="tab:red", alpha=0.3, label="Redis dead")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     """Load, kill, watch."""
     options = parser(__doc__)
+    options.add_argument("--plot", type=Path, help="memory over time, as a picture")
     options.add_argument("--seconds", type=int, default=600)
     options.add_argument("--connections", type=int, default=8)
     chosen = options.parse_args()
@@ -73,29 +95,36 @@ def main() -> None:
                 )
             )
             work.start()
-            start, seen, memory = time.monotonic(), list[int](), list[float]()
+            start, seen, memory = time.monotonic(), list[int](), list[tuple[float, float]]()
             killed = False
             while work.is_alive():
                 gone = time.monotonic() - start
-                memory.append(counted(address, "process_resident_memory_bytes") / 2**20)
+                held = counted(address, "process_resident_memory_bytes") / 2**20
+                memory.append((gone, held))
                 if not killed and gone > chosen.seconds / 2:
                     redis.kill()
                     redis.wait()
-                    time.sleep(10)
+                    time.sleep(_DEAD_SECONDS)
                     seen.append(readiness(address))
                     redis, killed = redis_server(port, folder), True
                 time.sleep(2)
             seen.append(readiness(address))
         redis.kill()
         redis.wait()
-    settled = memory[int(len(memory) * _WARM) :]
+    settled = memory[int(len(memory) * _GROWING) :]
+    if chosen.plot:
+        plot(memory, chosen.seconds / 2, chosen.plot)
     report(
         {
             "load": rows[0],
             "readiness while Redis is dead, and at the end": seen,
-            "MiB after the warm-up": round(settled[0], 1),
-            "MiB at the end": round(settled[-1], 1),
-            "MiB at most": round(max(settled), 1),
+            "MiB, every tenth of the time": [
+                round(held) for _, held in memory[:: max(1, len(memory) // 10)]
+            ],
+            "MiB, least and most in the second half": [
+                round(best(held for _, held in settled), 1) for best in (min, max)
+            ],
+            "MiB a minute in the second half": round(per_minute(settled), 2),
         }
     )
 
