@@ -1,5 +1,6 @@
 """``ragpack index``: a corpus in, a searchable index and a warm store out."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,15 @@ from ragpack.cli.index_progress import indexing, show_estimate, show_result
 from ragpack.cli.options import Json, Namespace, Store
 from ragpack.corpus import Columns, Corpus
 from ragpack.errors import ConfigError, InputError
-from ragpack.index import Cluster, IndexJob, IndexPlan, IndexResult, estimate
+from ragpack.index import (
+    Cluster,
+    IndexJob,
+    IndexPlan,
+    IndexResult,
+    IndexSummary,
+    Progress,
+    estimate,
+)
 from ragpack.protocols import CacheStore
 
 __all__ = ["index", "run_plan"]
@@ -21,11 +30,18 @@ _SHOWN = 20
 Engine = Literal["local", "ray"]
 
 
-def run_plan(plan: IndexPlan, store: CacheStore, cluster: Cluster | None = None) -> IndexResult:
-    """Carry out a plan, with progress on stderr."""
+def run_plan(
+    plan: IndexPlan, store: CacheStore, cluster: Cluster | None = None, push: str | None = None
+) -> IndexResult:
+    """Carry out a plan, with progress on stderr and, if ``push`` names one, to a Pushgateway."""
     job = IndexJob(plan)
-    with indexing(job) as show:
-        return job.run(store, show, _waiting, cluster)
+    with indexing(job) as show, _pushing(push, plan.folder.resolve().name) as tell:
+
+        def progress(summary: IndexSummary) -> None:
+            show(summary)
+            tell(summary)
+
+        return job.run(store, progress, _waiting, cluster)
 
 
 def index(
@@ -90,6 +106,9 @@ def index(
     gb_price: Annotated[
         float, typer.Option("--gb-price", min=0, help="Dollars per GB of Redis and month.")
     ] = 10.0,
+    push: Annotated[
+        str | None, typer.Option("--push", help="Prometheus Pushgateway to tell of progress.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Embed a corpus, build its vector index and precompute what methods need."""
@@ -113,13 +132,15 @@ def index(
         _estimate(plan, sample, gb_price, json)
     else:
         url = store or config.store_url()
-        _index(plan, url, Cluster(url, workers) if engine == "ray" else None, json)
+        _index(plan, url, Cluster(url, workers) if engine == "ray" else None, push, json)
 
 
-def _index(plan: IndexPlan, url: str, cluster: Cluster | None, json: bool) -> None:
+def _index(
+    plan: IndexPlan, url: str, cluster: Cluster | None, push: str | None, json: bool
+) -> None:
     opened = registry.open_store(url)
     try:
-        result = run_plan(plan, opened, cluster)
+        result = run_plan(plan, opened, cluster, push)
     finally:
         opened.close()
     if json:
@@ -130,6 +151,16 @@ def _index(plan: IndexPlan, url: str, cluster: Cluster | None, json: bool) -> No
         complain(InputError(str(bad)))
     if result.summary.failures:
         raise typer.Exit(1)
+
+
+def _pushing(gateway: str | None, index: str) -> AbstractContextManager[Progress]:
+    if gateway is None:
+        return nullcontext(lambda _: None)
+    try:
+        from ragpack.index.push import MetricsPush
+    except ModuleNotFoundError as error:
+        raise registry.missing_extra(error, "--push") from error
+    return MetricsPush(gateway, index)
 
 
 def _estimate(plan: IndexPlan, sample: int, gb_price: float, json: bool) -> None:
