@@ -98,6 +98,7 @@ def _links(
         for other, (row, found) in enumerate(zip(texts, values, strict=True))
         for text, value in zip(row, found, strict=True)
     ]
+    everything = "\n".join(text for _, text, _ in sentences)  # most names stand nowhere in it
     names = [_SUFFIX.sub("", passage.title).strip().lower() for passage in passages]
     return [
         max(
@@ -108,7 +109,7 @@ def _links(
             ),
             default=otherwise,
         )
-        if len(name) >= _SHORTEST_TITLE
+        if len(name) >= _SHORTEST_TITLE and name in everything
         else otherwise
         for own, name in enumerate(names)
     ]
@@ -149,10 +150,13 @@ class _Count(NamedTuple):
 
     @classmethod
     def of(cls, words: Sequence[str], asked: Set[str]) -> Self:
-        return cls(len(words), Counter([word for word in words if word in asked]))
+        found = [word for word in words if word in asked]
+        return cls(len(words), Counter(found) if found else {})
 
 
 def _match(count: _Count, idf: Mapping[str, float], mean: float) -> float:
+    if not count.asked:
+        return 0.0
     norm = _K1 * (1 - _B + _B * count.length / mean)
     return math.fsum(
         idf[word] * times * (_K1 + 1) / (times + norm) for word, times in count.asked.items()
