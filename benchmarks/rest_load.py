@@ -4,7 +4,8 @@ Twenty passages of the sample handbook, cached, ``recomp-extractive``, another q
 request. Two servers run side by side, one that merges the requests' runs of the encoder and one
 that does not, and are loaded in turn. ``cpu_ms`` is the server's own CPU time for a request, which
 holds on a busy machine too. The overhead is that of one connection against the same
-engine called in this process. Needs wrk on the PATH. Run from the repository's root:
+engine called in this process, with a memory of
+recent artifacts too. Needs wrk on the PATH. Run from the repository's root:
 
     OMP_NUM_THREADS=1 python benchmarks/rest_load.py --runs 3 --store redis://127.0.0.1:6379/0
 """
@@ -30,6 +31,8 @@ from common import interleave, parser, report, spread
 from ragpack import ContextPacker, Passage
 from ragpack.cli.demo import handbook, questions
 from ragpack.corpus import read_passages
+from ragpack.service import Settings
+from ragpack.service.recent import RecentArtifacts
 
 _SERVER = """
 import json, logging, sys
@@ -132,11 +135,12 @@ def overhead(address: str, store: str, passages: list[Passage], runs: int) -> di
     ``beyond_its_stages`` is a request's time without what its own report says packing took.
     """
     beyond: list[float] = []
+    recent = RecentArtifacts(Settings().recent_bytes, Settings().recent_seconds)
     asked = (f"{sample['question']} {n}" for n in itertools.count() for sample in questions())
     body = [{"id": p.id, "title": p.title, "text": p.text} for p in passages]
     with (
         httpx.Client(base_url=address, timeout=60) as client,
-        ContextPacker("recomp-extractive", store=store, top_n=12) as packer,
+        ContextPacker("recomp-extractive", store=store, top_n=12, recent=recent) as packer,
     ):
 
         def over_http() -> None:
