@@ -24,6 +24,7 @@ from ragpack.cli.options import (
 )
 from ragpack.handoff import open_decoder
 from ragpack.pipeline import ContextPacker
+from ragpack.registry import load
 from ragpack.types import Answer, Passage
 
 __all__ = ["answer_dict", "ask", "plain_context"]
@@ -80,7 +81,7 @@ def ask(
         budget=budget,
         min_relevance=min_relevance,
         tokenizer=counting,
-        settings=settings,
+        settings=[*_made_by(decoder, method), *(settings or [])],
     ) as packer:
         packed = packer.pack(query, found)
     answer = reader.generate(packed, query, max_new_tokens=max_new_tokens)
@@ -98,3 +99,9 @@ def ask(
     if plain is not None:
         talk.print(f"uncompressed: first token after {plain.ttft_ms:.0f} ms, and the answer is:")
         talk.print(plain.text.strip(), markup=False)
+
+
+def _made_by(decoder: str, method: str) -> list[str]:
+    """KV serves only the decoder that made it: that one makes it, unless told otherwise."""
+    local = "://" not in decoder
+    return [f"model={decoder}"] if local and load("compressors", method).kind == "kv" else []
