@@ -53,7 +53,7 @@ def choose(
         raise ConfigError(f"selection must be one of {', '.join(SELECTIONS)}, not {selection!r}")
     lengths = row.lengths
     total = sum(lengths)
-    exact = 0 if encoder.anchor_ids else sum(lengths[:1])
+    exact = 0 if encoder.anchored else sum(lengths[:1])
     wanted = round(amount * total) if amount <= 1 else round(amount) * (len(lengths) - 1)
     if wanted >= total:
         return tuple(range(total))
@@ -82,12 +82,12 @@ def _deviation(encoder: KVEncoder, row: Row, composed: Composed) -> Tensor:
 
 
 def _attended(encoder: KVEncoder, row: Row, composed: Composed) -> Tensor:
-    """Attention of the query's last token to each token, over heads and all but early layers.
+    """Attention of the query's last token to each token, over heads and the later half of layers.
 
-    Early layers look for syntax. The mean over neighbours keeps phrases together, so that an answer
-    can be read on from its first token. Every passage's first tokens come before anything else:
-    they see another neighbour than the one they were encoded behind. Windows and softcaps are left
-    out: this only ranks.
+    Earlier layers look for syntax. The mean over neighbours keeps phrases together, so that an
+    answer can be read on from its first token. Every passage's first tokens come before anything
+    else: they see another neighbour than those they were encoded behind. Windows and softcaps are
+    left out: this only ranks.
     """
     seen: list[Tensor] = []
 
@@ -101,7 +101,7 @@ def _attended(encoder: KVEncoder, row: Row, composed: Composed) -> Tensor:
     composed.plan.observe = look
     first_logits(encoder.model, composed)
     prefix, stored = len(encoder.prefix_ids), composed.plan.stored
-    late = torch.stack(seen[len(seen) // 3 :]).mean(dim=0)[prefix:stored].cpu()
+    late = torch.stack(seen[len(seen) // 2 :]).mean(dim=0)[prefix:stored].cpu()
     scores = F.avg_pool1d(late[None], _PHRASE, 1, _PHRASE // 2, count_include_pad=False)[0]
     for part in torch.split(scores, row.lengths):
         part[:_SEAM] += 1.0  # more than any attention
