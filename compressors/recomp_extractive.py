@@ -178,7 +178,8 @@ class RecompExtractive(Compressor):
         top_n = self.top_n
         if top_n is None and self.threshold is None and budget is None:
             top_n = DEFAULT_TOP_N
-        kept = products >= (-np.inf if self.threshold is None else self.threshold)
+        least = -np.inf if self.threshold is None else self.threshold
+        kept = products.astype(np.float64) >= least  # a threshold may be beyond float32
         if top_n is not None:
             order = np.argsort(np.where(kept, -scores, np.inf), kind="stable")
             kept[order[top_n:]] = False

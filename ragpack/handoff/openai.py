@@ -1,5 +1,6 @@
 """Hand-off to any OpenAI-compatible server (vLLM, SGLang, llama.cpp, OpenAI) over HTTP."""
 
+import logging
 import time
 from collections.abc import Generator, Iterator
 from typing import Any, Self
@@ -14,6 +15,8 @@ from ragpack.report import PackedContext
 from ragpack.types import Answer, Usage
 
 __all__ = ["SCHEMES", "OpenAIDecoder"]
+
+_log = logging.getLogger(__name__)
 
 SCHEMES = {"openai": "http", "openai+https": "https", "vllm": "http", "vllm+https": "https"}
 
@@ -43,6 +46,7 @@ class OpenAIDecoder:
         self._client = ChatClient(base_url, api_key or config.api_key(), timeout)
         self._model = model
         self._instruction = instruction
+        self._warned = False
 
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> Self:
@@ -138,6 +142,7 @@ class OpenAIDecoder:
         max_new_tokens: int,
         settings: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
+        self._warn_of_text(context)
         if self._model is None:
             self._model = self._client.only_model()
         body = {
@@ -149,6 +154,19 @@ class OpenAIDecoder:
             "stream_options": {"include_usage": True},
         }
         return self._client.chat(body | settings)
+
+    def _warn_of_text(self, context: PackedContext | str) -> None:
+        """Say once that what a method made for the decoder itself does not travel as chat."""
+        if isinstance(context, str) or self._warned:
+            return
+        if any(segment.artifact is not None for segment in context.segments):
+            self._warned = True
+            _log.warning(
+                "%s made soft tokens or KV, which a chat cannot hold: the server reads their whole "
+                "text; VLLMSoftDecoder hands soft tokens to vLLM, a model in this process takes "
+                "both (said once)",
+                context.report.method,
+            )
 
 
 def _piece(event: dict[str, Any]) -> str:

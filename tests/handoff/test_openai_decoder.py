@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ragpack import open_decoder
@@ -12,6 +13,7 @@ from ragpack.errors import ConfigError, HandoffError
 from ragpack.handoff.openai import OpenAIDecoder
 from ragpack.models.prompt import INSTRUCTION, messages
 from ragpack.report import PackedContext, PackReport
+from ragpack.types import EmbedsArtifact, Passage, Segment
 
 CONTEXT, QUERY = "Ada wrote the first program.", "Who wrote it?"
 Sse = Callable[..., bytes]
@@ -60,6 +62,19 @@ def test_saved_tokens_come_from_the_report(decoder: OpenAIDecoder) -> None:
     report = PackReport(method="m", tokens_in=90, tokens_out=30)
     answer = decoder.generate(PackedContext(QUERY, (), report), QUERY)
     assert answer.usage.context_tokens_saved == 60
+
+
+def test_soft_tokens_sent_as_text_are_said_once(
+    decoder: OpenAIDecoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    passage = Passage("1", CONTEXT)
+    soft = Segment(passage, ((0, len(CONTEXT)),), artifact=EmbedsArtifact(np.zeros((1, 4))))
+    report = PackReport(method="refrag", tokens_in=6, tokens_out=1)
+    for segments in [(Segment(passage, ((0, 3),)),), (soft,), (soft,)]:
+        decoder.generate(PackedContext(QUERY, segments, report), QUERY)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 1
+    assert said[0].startswith("refrag made soft tokens or KV")
 
 
 @pytest.mark.parametrize("given", ["argument", "environment", None])

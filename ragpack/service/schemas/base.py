@@ -64,7 +64,10 @@ class MethodChoice(Strict):
     method: str = Field(default=config.DEFAULT_METHOD, description="One of GET /v1/methods.")
     budget: int | None = Field(default=None, ge=1, description="Most tokens of the context.")
     tau: float | None = Field(
-        default=None, ge=0, le=1, description="Least score of a kept sentence."
+        default=None,
+        ge=0,
+        le=1,
+        description="Least score of a kept sentence; one that ranking raised above 1 always is.",
     )
     top_n: int | None = Field(default=None, ge=1, description="Most sentences over all passages.")
     threshold: float | None = Field(
