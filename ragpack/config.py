@@ -6,6 +6,7 @@
 | ``RAGPACK_NAMESPACE`` | tenant wall | ``default`` |
 | ``RAGPACK_SECRET`` | key of the frames' authentication tag | none: checksum only |
 | ``RAGPACK_HOME`` | folder for converted models and the embedded store | ``~/.cache/ragpack`` |
+| ``RAGPACK_ENCODER_DTYPE`` | ``bfloat16``: encoders compute in mixed precision | ``float32`` |
 | ``RAGPACK_BYPASS`` | 1: pass every context on uncompressed | 0 |
 | ``RAGPACK_PLUGINS`` | names of foreign plug-ins that may load, comma-separated | all |
 | ``RAGPACK_DOWNLOAD`` | 1: models may be fetched from the hub | 0 |
@@ -15,6 +16,9 @@
 
 import os
 from pathlib import Path
+from typing import Literal
+
+from ragpack.errors import ConfigError
 
 __all__ = [
     "DEFAULT_DECODER",
@@ -24,6 +28,7 @@ __all__ = [
     "api_key",
     "bypass",
     "downloads_allowed",
+    "encoder_dtype",
     "home",
     "namespace",
     "secret",
@@ -63,6 +68,19 @@ def secret() -> bytes | None:
     """Key of the authentication tag on stored frames; None means a plain checksum."""
     value = os.environ.get("RAGPACK_SECRET")
     return value.encode() if value else None
+
+
+def encoder_dtype() -> Literal["float32", "bfloat16"]:
+    """What encoders multiply in; part of the keys of all that comes of their vectors.
+
+    Raises:
+        ConfigError: it is neither of the two.
+    """
+    match os.environ.get("RAGPACK_ENCODER_DTYPE") or "float32":
+        case "float32" | "bfloat16" as dtype:
+            return dtype
+        case other:
+            raise ConfigError(f"RAGPACK_ENCODER_DTYPE is float32 or bfloat16, not {other!r}")
 
 
 def bypass() -> bool:

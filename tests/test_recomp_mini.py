@@ -11,7 +11,7 @@ from ragpack.compressors.recomp_extractive import RecompExtractive
 from ragpack.compressors.recomp_mini import SHIPPED_ADAPTER, RecompMini
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.errors import ConfigError, UnsupportedModel
-from ragpack.models import load_encoder
+from ragpack.models import encoder, load_encoder
 from ragpack.types import Passage
 
 PASSAGES = [
@@ -70,7 +70,7 @@ def test_its_entries_are_not_those_of_recomp_extractive(method) -> None:
 
 def test_loading_it_leaves_the_plain_encoder_as_it_was(method) -> None:
     before = load_encoder(DEFAULT_ENCODER).encode(["bread"])
-    load_encoder.cache_clear()
+    encoder._load.cache_clear()
     assert method.encoder.encode(["bread"]).shape == (1, 384)
     np.testing.assert_array_equal(load_encoder(DEFAULT_ENCODER).encode(["bread"]), before)
 

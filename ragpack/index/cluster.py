@@ -11,13 +11,17 @@ _SHARED = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Which artifacts to make and where to put them; ``methods`` by name."""
+    """Which artifacts to make and where to put them.
+
+    ``methods`` by name; ``dtype`` of the encoders, which is to be that of the machine that asks.
+    """
 
     encoder: str
     methods: tuple[str, ...]
     store: str
     namespace: str
     secret: bytes | None
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)

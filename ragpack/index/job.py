@@ -179,7 +179,14 @@ class IndexJob:
         except ModuleNotFoundError as error:
             raise registry.missing_extra(error, "the engine ray") from error
         plan = self.plan
-        work = Work(plan.encoder, tuple(plan.methods), cluster.store, namespace, config.secret())
+        work = Work(
+            plan.encoder,
+            tuple(plan.methods),
+            cluster.store,
+            namespace,
+            config.secret(),
+            config.encoder_dtype(),
+        )
         return fill(cluster, self.passages(), work, plan.folder, progress)
 
     def _finish(self, retriever: Any, vectors: ArtifactCache) -> Recall | None:

@@ -1,5 +1,6 @@
 """What one process of a cluster does: it holds the models, and checks, computes and stores."""
 
+import os
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -38,6 +39,7 @@ class Worker:
     """
 
     def __init__(self, work: Work) -> None:
+        os.environ["RAGPACK_ENCODER_DTYPE"] = work.dtype  # keys depend on it
         store = registry.open_store(work.store)
         compressors = [
             DenseEncoder(load_encoder(work.encoder)),

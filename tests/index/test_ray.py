@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
@@ -14,8 +15,14 @@ from ragpack.cache_store.memory import MemoryStore
 from ragpack.corpus import Corpus
 from ragpack.errors import ConfigError
 from ragpack.index import Cluster, IndexJob, IndexPlan
+from ragpack.index.cluster import Work
+from ragpack.index.worker import Worker
+from ragpack.keys import make_keys
+from ragpack.models import load_encoder
+from ragpack.models.dense import DenseEncoder
 from ragpack.registry import open_store
 from ragpack.retrievers.faiss import FaissRetriever
+from ragpack.types import Passage
 
 PASSAGES = 32
 JOB = """
@@ -79,6 +86,15 @@ def test_a_killed_worker_costs_nothing_that_was_done(tmp_path, redis_url, passag
     assert {row["status"] for row in rows} <= {"computed", "hit"}
     assert not list(folder.glob(".staged-*"))
     store.close()
+
+
+def test_a_worker_takes_the_precision_of_the_machine_that_asks(monkeypatch) -> None:
+    monkeypatch.setenv("RAGPACK_ENCODER_DTYPE", "float32")
+    worker = Worker(Work("all-minilm-l6-v2", (), "memory://", "ns", None, "bfloat16"))
+    results = worker(pa.Table.from_pylist([{"id": b"a", "title": b"", "text": b"x", "offset": 1}]))
+    mixed = DenseEncoder(load_encoder("all-minilm-l6-v2", dtype="bfloat16"))
+    [key] = make_keys("ns", mixed.kind, mixed.fingerprint, [Passage("a", "x")])
+    assert results.column("key").to_pylist() == [str(key)]
 
 
 @pytest.mark.parametrize("url", ["memory://", "lmdb:///tmp/store"])

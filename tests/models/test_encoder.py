@@ -50,6 +50,24 @@ def test_many_texts_are_split_into_batches_and_come_back_in_order(minilm: Senten
     np.testing.assert_allclose(vectors[::49], minilm.encode(texts[::49]), atol=1e-6)
 
 
+def test_mixed_precision_is_near_and_has_a_fingerprint_of_its_own(minilm: SentenceEncoder) -> None:
+    mixed = load_encoder("all-minilm-l6-v2", device="cpu", dtype="bfloat16")
+    ours, exact = mixed.encode(TEXTS), minilm.encode(TEXTS)
+    assert ours.dtype == np.float32
+    cosines = (ours * exact).sum(axis=1) / np.linalg.norm(ours, axis=1)
+    assert 0.999 < cosines.min() < 1 - 1e-6
+    assert (mixed.fingerprint.dtype, minilm.fingerprint.dtype) == ("bfloat16", "float32")
+    assert mixed.fingerprint.digest != minilm.fingerprint.digest
+
+
+def test_the_precision_of_encoders_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGPACK_ENCODER_DTYPE", "bfloat16")
+    assert load_encoder("all-minilm-l6-v2").fingerprint.dtype == "bfloat16"
+    monkeypatch.setenv("RAGPACK_ENCODER_DTYPE", "fp8")
+    with pytest.raises(ConfigError, match="float32 or bfloat16, not 'fp8'"):
+        load_encoder("all-minilm-l6-v2")
+
+
 def test_nothing_in_nothing_out(minilm: SentenceEncoder) -> None:
     assert minilm.encode([]).shape == (0, minilm.dim) == (0, 384)
 
