@@ -16,7 +16,9 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice, product
 from zlib import crc32
 
@@ -112,14 +114,33 @@ def kv_throughput(count: int, runs: int) -> dict[str, object]:
         "bare_decoder": lambda: decode(method.encoder, rows),
         "index": lambda: fill(method, passages),
     }
-    times = {name: spread(values) for name, values in interleave(arms, runs).items()}
-    job = times["index"]["median"]
+    return {"passages": count, "tokens": sum(map(len, rows)), **compared(arms, runs)}
+
+
+def compared(arms: Mapping[str, Callable[[], object]], runs: int) -> dict[str, object]:
+    """Wall-clock and CPU times of the arms, and in each round the others' share of the index's."""
+    cpu: dict[str, list[float]] = {name: [] for name in arms}
+
+    def noting(name: str, arm: Callable[[], object]) -> None:
+        start = time.process_time()
+        arm()
+        cpu[name].append((time.process_time() - start) * 1000)
+
+    wall = interleave({name: partial(noting, name, arm) for name, arm in arms.items()}, runs)
+    for times in cpu.values():
+        del times[0]  # the warm-up
+    shares = {
+        f"of_{name}{suffix}": spread(
+            [a / b for a, b in zip(times[name], times["index"], strict=True)]
+        )
+        for suffix, times in (("", wall), ("_by_cpu", cpu))
+        for name in arms
+        if name != "index"
+    }
     return {
-        "passages": count,
-        "tokens": sum(map(len, rows)),
-        "milliseconds": times,
-        "tokens_per_second": round(sum(map(len, rows)) / job * 1000, 1),
-        "of_bare_decoder": round(times["bare_decoder"]["median"] / job, 3),
+        "milliseconds": {name: spread(times) for name, times in wall.items()},
+        "cpu_milliseconds": {name: spread(times) for name, times in cpu.items()},
+        **shares,
     }
 
 
@@ -142,15 +163,7 @@ def throughput(count: int, runs: int) -> dict[str, object]:
         ],
         "index": lambda: index(passages, encoder),
     }
-    times = {name: spread(values) for name, values in interleave(arms, runs).items()}
-    job = times["index"]["median"]
-    return {
-        "passages": len(passages),
-        "milliseconds": times,
-        "passages_per_second": round(len(passages) / job * 1000, 1),
-        "of_bare_encoder": round(times["bare_encoder"]["median"] / job, 3),
-        "of_sentence_transformers": round(times["sentence_transformers"]["median"] / job, 3),
-    }
+    return {"passages": len(passages), **compared(arms, runs)}
 
 
 def peak_memory(count: int) -> float:
