@@ -119,6 +119,9 @@ class Catalogue:
             reason = str(error).partition("\n")[0]
             _log.warning("method %s is not available: %s", name, reason)
             return Method(name, factory, None, _PATH.sub("…", reason))
+        except Exception:  # one broken method must not keep the others from being offered
+            _log.exception("method %s is not available", name)
+            return Method(name, factory, None, "it failed; the service's log says why")
         return Method(name, factory, compressor)
 
     def _encodes(self, name: str) -> bool:

@@ -174,3 +174,18 @@ def test_a_model_that_breaks_shows_in_readiness_without_our_paths(serve, tmp_pat
     assert "the service's log says why" in red.json()["checks"]["models"]
     assert str(tmp_path) not in red.text
     assert "a model cannot be used" in caplog.text
+
+
+def test_a_method_that_breaks_leaves_the_others(serve, tmp_path, passages, caplog):
+    settings = {"exit-mini": {"weights": tmp_path / "missing.safetensors"}}
+    client = serve(methods=("recomp-extractive", "exit-mini"), method_settings=settings).client
+    rows = {row["name"]: row for row in client.get("/v1/methods").json()["data"]}
+    assert rows["recomp-extractive"]["available"]
+    assert rows["exit-mini"]["reason"] == "it failed; the service's log says why"
+    assert "method exit-mini is not available" in caplog.text
+    body = {"index": "book", "passages": passages}
+    job = client.post("/v1/index", json=body).headers["location"]
+    _until(lambda: client.get(job).json()["status"] == "done")
+    assert client.delete("/v1/passages/b", params={"index": "book"}).status_code == 200
+    assert client.post("/v1/compress", json=ASKED | {"method": "exit-mini"}).status_code == 422
+    assert client.get("/readyz").json()["checks"]["models"] in ("loading", "ok")
