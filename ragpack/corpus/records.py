@@ -153,7 +153,8 @@ def refuse_url(path: Path) -> None:
         InputError: it is one.
     """
     if ":/" in str(path):
-        raise InputError(f"{path} is a URL; ragpack reads local files, so download it first")
+        url = str(path).replace(":/", "://", 1)
+        raise InputError(f"{url} is a URL; ragpack reads local files, so download it first")
 
 
 def _where(source: str, line: int) -> str:
