@@ -77,7 +77,7 @@ def main() -> None:
         _upstream() as upstream,
         serving(
             store="memory://",
-            methods=["identity", "recomp-extractive", "exit-mini"],
+            methods=["identity", "recomp-extractive", "exit-mini", "refrag"],
             indexes=folder,
             keys=_KEYS,
             upstream=upstream,
