@@ -22,7 +22,8 @@ class RedisClusterStore(RedisEntries):
     """Keeps entries in a Redis Cluster, ``redis+cluster://:password@host:6379?timeout=1``.
 
     The host is any node of it; the others are asked for at the first call. All parts of an entry
-    are on one node, and redis-py follows them when the cluster is resharded.
+    are on one node, and redis-py follows them when the cluster is resharded. While a node is away
+    and no replica has taken its place, calls that need it fail, and the store counts as away.
 
     Args:
         url: of a node; ``rediss+cluster://`` for TLS.
