@@ -15,6 +15,9 @@ from ragpack.service.settings import Limits
 __all__ = ["JsonRoute", "bounded"]
 
 
+_MOST_MEMBERS = 1000
+
+
 class _Request(Request):
     """A request whose JSON is parsed by pydantic's parser.
 
@@ -24,9 +27,14 @@ class _Request(Request):
 
     async def json(self) -> Any:
         try:
-            return from_json(await self.body(), allow_inf_nan=False)
+            found = from_json(await self.body(), allow_inf_nan=False)
         except ValueError as error:
             raise Problem(400, "BadRequest", f"the body is not JSON: {error}") from error
+        if (members := _widest(found)) > _MOST_MEMBERS:
+            raise Problem(
+                413, "TooLarge", f"an object of {members} members; {_MOST_MEMBERS} at most"
+            )
+        return found
 
 
 class JsonRoute(APIRoute):
@@ -42,6 +50,19 @@ class JsonRoute(APIRoute):
             return await handle(_Request(request.scope, request.receive))
 
         return careful
+
+
+def _widest(value: Any) -> int:
+    """Members of the largest object in ``value``, each of which may be a wrong one to report."""
+    widest, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            widest = max(widest, len(one))
+            left += [inner for inner in one.values() if isinstance(inner, dict | list)]
+        elif isinstance(one, list):
+            left += [inner for inner in one if isinstance(inner, dict | list)]
+    return widest
 
 
 def _is_json(request: Request) -> bool:

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from ragpack.service.schemas.base import (
     Answer,
+    Few,
     IndexName,
     MethodChoice,
     PassageList,
@@ -103,7 +104,7 @@ class CompressResponse(Answer):
 class BatchRequest(Strict):
     """Several questions, each with its own passages."""
 
-    requests: Annotated[list[CompressRequest], Field(min_length=1)]
+    requests: Annotated[Few[CompressRequest], Field(min_length=1)]
 
 
 class BatchLine(Answer):

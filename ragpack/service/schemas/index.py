@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from ragpack import config
-from ragpack.service.schemas.base import Answer, IndexName, PassageIn, Strict
+from ragpack.service.schemas.base import Answer, Few, IndexName, PassageIn, Strict
 
 __all__ = ["Deleted", "IndexRequest", "IndexedPassage", "Job"]
 
@@ -31,8 +31,8 @@ class IndexRequest(Strict):
     )
 
     index: IndexName
-    passages: Annotated[list[IndexedPassage], Field(min_length=1)]
-    methods: list[str] = Field(
+    passages: Annotated[Few[IndexedPassage], Field(min_length=1)]
+    methods: Few[str] = Field(
         default=[config.DEFAULT_METHOD], description="Methods to compute beforehand."
     )
 

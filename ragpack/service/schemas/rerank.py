@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ragpack import config
-from ragpack.service.schemas.base import Answer, PassageIn
+from ragpack.service.schemas.base import Answer, PassageList
 
 __all__ = ["Ranked", "RankedDocument", "RerankRequest", "RerankResponse", "RerankUsage"]
 
@@ -30,7 +30,7 @@ class RerankRequest(BaseModel):
     )
 
     query: str
-    documents: list[PassageIn | str]
+    documents: PassageList
     model: str = Field(default=config.DEFAULT_METHOD, description="A method that judges passages.")
     top_n: int | None = Field(default=None, ge=1, description="How many to return; all.")
     return_documents: bool = False
