@@ -71,6 +71,16 @@ def many(count: int) -> bytes:
     return json.dumps({"query": "a", "passages": ["x"] * count}).encode()
 
 
+def wrong(count: int) -> bytes:
+    """A request with ``count`` numbers for passages."""
+    return json.dumps({"query": "a", "passages": [1] * count}).encode()
+
+
+def unknown(count: int) -> bytes:
+    """A request with ``count`` fields that there are not."""
+    return json.dumps(dict.fromkeys(map(str, range(count)), 1)).encode()
+
+
 def abuses(target: Target) -> dict[str, Callable[[], str]]:
     """By name."""
     chunk = b"10000\r\n" + _PIECE + b"\r\n"
@@ -85,6 +95,8 @@ def abuses(target: Target) -> dict[str, Callable[[], str]]:
         "8 MB of [": lambda: target.send(b"[" * 8_000_000),
         "100,000 tiny passages": lambda: target.send(many(100_000)),
         "1,600,000 tiny passages": lambda: target.send(many(1_600_000)),
+        "2,700,000 wrong passages": lambda: target.send(wrong(2_700_000)),
+        "600,000 unknown fields": lambda: target.send(unknown(600_000)),
         "invalid UTF-8": lambda: target.send(b'{"query": "\xff", "passages": []}'),
         "line break in a header": lambda: target.flood(
             b"X-Request-ID: a\rInjected: yes", b"\r\n\r\n"
