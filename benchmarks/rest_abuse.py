@@ -22,7 +22,11 @@ from rest_load import counted, serving
 _HEAD = b"POST /v1/compress HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 _GIGABYTE = 10**9
 _PIECE = b"x" * 65_536
-_GOOD = {"query": "How long?", "passages": ["The tank is 38 metres long."]}
+_GOOD = {
+    "method": "recomp-extractive",
+    "query": "How long?",
+    "passages": ["The tank is 38 metres long."],
+}
 
 
 class Target:

@@ -56,7 +56,8 @@ function request()
   count = count + 1
   local query = queries[(count %% #queries) + 1] .. " " .. id .. "-" .. count
   return wrk.format("POST", "/v1/compress", {["Content-Type"] = "application/json"},
-    '{"query": "' .. query .. '", "top_n": 12, "passages": ' .. given() .. '}')
+    '{"method": "recomp-extractive", "top_n": 12, "query": "' .. query ..
+    '", "passages": ' .. given() .. '}')
 end
 function done(summary, latency, requests)
   local e = summary.errors
@@ -144,7 +145,8 @@ def overhead(address: str, store: str, passages: list[Passage], runs: int) -> di
     ):
 
         def over_http() -> None:
-            given = {"query": next(asked), "passages": body, "top_n": 12}
+            given: dict[str, Any] = {"method": "recomp-extractive", "query": next(asked)}
+            given |= {"passages": body, "top_n": 12}
             start = time.perf_counter()
             answer = client.post("/v1/compress", json=given).raise_for_status()
             whole = (time.perf_counter() - start) * 1000

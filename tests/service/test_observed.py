@@ -183,7 +183,7 @@ def test_a_method_that_breaks_leaves_the_others(serve, tmp_path, passages, caplo
     assert rows["recomp-extractive"]["available"]
     assert rows["exit-mini"]["reason"] == "it failed; the service's log says why"
     assert "method exit-mini is not available" in caplog.text
-    body = {"index": "book", "passages": passages}
+    body = {"index": "book", "passages": passages, "methods": ["recomp-extractive"]}
     job = client.post("/v1/index", json=body).headers["location"]
     _until(lambda: client.get(job).json()["status"] == "done")
     assert client.delete("/v1/passages/b", params={"index": "book"}).status_code == 200

@@ -20,7 +20,8 @@ def _vectors(count):
 
 
 def _ask(client, passages):
-    answer = client.post("/v1/compress", json={"query": "How long?", "passages": passages}).json()
+    asked = {"method": "recomp-extractive", "query": "How long?", "passages": passages}
+    answer = client.post("/v1/compress", json=asked).json()
     return [row["cache"] for row in answer["results"]], [row["kept"] for row in answer["results"]]
 
 
@@ -61,7 +62,7 @@ def test_an_operator_can_switch_it_off(serve, store, redis_server, passages, off
 
 def test_what_is_deleted_over_http_is_gone_at_once(serve, passages):
     client = serve().client
-    body = {"index": "book", "passages": passages}
+    body = {"index": "book", "passages": passages, "methods": ["recomp-extractive"]}
     job = client.post("/v1/index", json=body).headers["location"]
     while client.get(job).json()["status"] != "done":
         time.sleep(0.02)
