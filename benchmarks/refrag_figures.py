@@ -91,12 +91,13 @@ def plot(tasks: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")
     for number, (task, arms) in enumerate(tasks.items(), 1):
         axes = figure.add_subplot(1, len(tasks), number, title=task)
-        axes.set(xlabel="rows of context", ylabel="loss, nats a token", xscale="symlog")
+        axes.set(xlabel="rows of context", ylabel="loss, nats a token")
+        axes.set_xscale("symlog", linthresh=10)
         for kind, marker in _KINDS.items():
             own = [(row["rows"], row["nll"]) for arm, row in arms.items() if _kind(arm) == kind]
             if own:
                 axes.scatter(*zip(*own, strict=True), marker=marker, label=kind)
-        axes.legend()
+        axes.legend(loc="lower left")
     figure.savefig(path, dpi=110)
 
 

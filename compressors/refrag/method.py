@@ -35,7 +35,7 @@ from ragpack.types import Artifact, EmbedsArtifact, Fingerprint, Kind, Passage
 
 __all__ = ["DEFAULT_SHARE", "Refrag"]
 
-DEFAULT_SHARE = 0.1
+DEFAULT_SHARE = 0.25
 """Share of the chunks to spell out where a request has no budget."""
 
 _DTYPES = {"f16": torch.float16, "i8": torch.int8}
