@@ -3,7 +3,7 @@
 Each round encodes the same passages in the same batches: with the encoder alone, with
 sentence-transformers' own ``encode``, and with the whole job (keys, frames, an empty embedded
 store, FAISS). ``--kv`` takes so many passages for the same with a decoder: its bare forward over
-each passage behind every anchor, against the step that also makes KV artifacts of them
+each passage behind the prompt's beginning, against the step that also makes KV artifacts of them
 and stores them. Memory is the peak of a process of its own that indexes synthetic passages with a
 tiny encoder; their numbers are given after ``--memory``. Run from the repository's root:
 
@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice, product
+from itertools import islice
 from zlib import crc32
 
 import numpy as np
@@ -80,13 +80,13 @@ def index(passages: Iterator[Passage] | Sequence[Passage], encoder: TextEncoder)
 
 
 def decode(encoder: KVEncoder, rows: Sequence[Sequence[int]]) -> None:
-    """The decoder's forward over each passage behind every anchor, and nothing else."""
-    batches = equal_batches([len(row) for row in rows], 2048)
+    """The decoder's forward over each passage behind the prefix, and nothing else."""
+    keys, values = encoder.before
     with torch.inference_mode():
-        for batch, (keys, values) in product(batches, encoder.before):
+        for batch in equal_batches([len(row) for row in rows], 2048):
             ids = torch.tensor([rows[number] for number in batch])
             before = (part[:, None].expand(-1, len(batch), -1, -1, -1) for part in (keys, values))
-            positions = torch.arange(keys.shape[2], keys.shape[2] + ids.shape[1])
+            positions = torch.arange(encoder.start, encoder.start + ids.shape[1])
             encoder.model.base_model(
                 input_ids=ids,
                 position_ids=positions.expand(ids.shape),

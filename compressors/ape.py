@@ -50,7 +50,7 @@ class Ape(KVMethod):
         for name, value in (("temperature", temperature), ("scale", scale)):
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be a number above 0, not {value}")
-        super().__init__(model, instruction, (), dtype, device)
+        super().__init__(model, instruction, "", dtype, device)
         self.temperature = temperature
         self.scale = scale
 
@@ -59,7 +59,7 @@ class Ape(KVMethod):
         return Recipe(
             self.weights,
             self.encoder.prefix_ids,
-            self.encoder.anchors,
+            self.encoder.anchor_ids,
             parallel=True,
             temperature=self.temperature,
             scale=self.scale,

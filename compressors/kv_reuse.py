@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from ragpack.config import DEFAULT_DECODER
 from ragpack.errors import ConfigError
-from ragpack.kv.anchor import ANCHORS
+from ragpack.kv.anchor import ANCHOR
 from ragpack.kv.method import KVMethod
 from ragpack.kv.recipe import Recipe
 from ragpack.kv.recompute import SELECTIONS
-from ragpack.models.prompt import INSTRUCTION
+from ragpack.models.prompt import INSTRUCTION, SEPARATOR
 
 __all__ = ["KvReuse"]
 
@@ -59,7 +59,8 @@ class KvReuse(KVMethod):
         if selection not in SELECTIONS:
             known = ", ".join(SELECTIONS)
             raise ConfigError(f"selection must be one of {known}, not {selection!r}")
-        super().__init__(model, instruction, ANCHORS if anchor else (), dtype, device)
+        text = SEPARATOR.join([*ANCHOR, ""]) if anchor else ""
+        super().__init__(model, instruction, text, dtype, device)
         self.recompute = recompute
         self.selection = selection
 
@@ -68,7 +69,7 @@ class KvReuse(KVMethod):
         return Recipe(
             self.weights,
             self.encoder.prefix_ids,
-            self.encoder.anchors,
+            self.encoder.anchor_ids,
             parallel=False,
             recompute=self.recompute,
             selection=self.selection,

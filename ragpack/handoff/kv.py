@@ -21,9 +21,6 @@ from ragpack.types import KVArtifact, Segment
 
 __all__ = ["KVHandoff"]
 
-_Made = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
-"""Prefix and anchors, which make an encoder."""
-
 
 class KVHandoff:
     """Composes packed KV for one decoder.
@@ -37,7 +34,7 @@ class KVHandoff:
     def __init__(self, model: PreTrainedModel, prompts: PromptTokenizer, weights: str) -> None:
         self._model, self._prompts, self._weights = model, prompts, weights
         self._lock = threading.Lock()
-        self._encoders: dict[_Made, KVEncoder] = {}
+        self._encoders: dict[tuple[tuple[int, ...], tuple[int, ...]], KVEncoder] = {}
 
     def inputs(self, context: PackedContext, query: str) -> ModelInputs:
         """The query, the tokens to encode again, and a cache that holds everything else.
@@ -74,11 +71,11 @@ class KVHandoff:
         return recipe
 
     def _encoder_for(self, recipe: Recipe) -> KVEncoder:
-        made = recipe.prefix_ids, recipe.anchors
+        made = recipe.prefix_ids, recipe.anchor_ids
         with self._lock:
             if made not in self._encoders:
-                prefix, anchors = made
-                self._encoders[made] = KVEncoder(self._model, prefix, anchors=anchors)
+                prefix, anchor = made
+                self._encoders[made] = KVEncoder(self._model, prefix, anchor_ids=anchor)
             return self._encoders[made]
 
     def _artifact(self, encoder: KVEncoder, segment: Segment) -> KVArtifact:

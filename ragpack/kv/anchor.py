@@ -2,15 +2,12 @@
 
 A passage encoded alone is the first of its prompt; in a request it mostly is not, and its keys and
 values are off in the same way every time. Encoded behind a few passages about something else, which
-are not kept, they are much nearer to what the plain prompt gives, at no cost to the request. Nearer
-still is the mean over several such beginnings, because what one of them adds by chance is halved.
+are not kept, they are much nearer to what the plain prompt gives, at no cost to the request.
 """
 
-from ragpack.models.prompt import SEPARATOR
+__all__ = ["ANCHOR"]
 
-__all__ = ["ANCHORS"]
-
-_PASSAGES = (
+ANCHOR = (
     """Veldra River
 The Veldra is a river in the uplands of Orsany. It rises from two springs below Mount Kestrel, \
 flows south for 184 kilometres and joins the Amble near the town of Fenwick. Its lower course was \
@@ -38,8 +35,3 @@ year from May to August. Each team plays fourteen matches. In 2014 the trophy we
 the sixth time, after a final that was decided in extra time before 21,000 spectators.""",
 )
 """Each a title line and a text, all invented."""
-
-ANCHORS = tuple(
-    SEPARATOR.join([*passages, ""]) for passages in (_PASSAGES[:1], _PASSAGES[1:3], _PASSAGES[3:])
-)
-"""Three beginnings of different lengths and neighbours, each ended as a passage is."""

@@ -19,7 +19,7 @@ from ragpack.kv.attention import install
 from ragpack.kv.cache import composed_cache
 from ragpack.kv.encode import KVEncoder
 from ragpack.kv.plan import Plan
-from ragpack.kv.rope import move_into
+from ragpack.kv.rope import rotate_into
 from ragpack.kv.tensors import to_tensor
 from ragpack.types import KVArtifact
 
@@ -223,7 +223,18 @@ def _buffers(
         for artifact, place, length in zip(row.passages, places(row), row.lengths, strict=True):
             span = slice(column, column + length)
             values[:, index, :, span] = to_tensor(artifact.values, artifact.dtype)
-            stored = to_tensor(artifact.keys, artifact.dtype)
-            move_into(keys[:, index, :, span], stored, place - encoder.start, encoder.inv_freq)
+            moved = keys[:, index, :, span]
+            _move(moved, to_tensor(artifact.keys, artifact.dtype), place - encoder.start, encoder)
             column += length
     return keys, values
+
+
+def _move(out: Tensor, keys: Tensor, delta: int, encoder: KVEncoder) -> None:
+    """Write ``keys`` [layers, kv_heads, tokens, head_dim] moved by ``delta`` into ``out``."""
+    if delta == 0:
+        out.copy_(keys)
+    elif len(set(map(id, encoder.inv_freq))) == 1:
+        rotate_into(out, keys, delta, encoder.inv_freq[0])
+    else:
+        for layer, inv_freq in enumerate(encoder.inv_freq):
+            rotate_into(out[layer], keys[layer], delta, inv_freq)

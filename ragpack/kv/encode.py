@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache
 
 from ragpack.errors import CompressionError
 from ragpack.kv.layout import KVLayout
-from ragpack.kv.rope import frequencies, move_into
+from ragpack.kv.rope import frequencies
 from ragpack.kv.tensors import LABELS, to_array
 from ragpack.models.batches import equal_batches, filled, token_batches
 from ragpack.types import KVArtifact
@@ -37,8 +37,7 @@ class KVEncoder:
         model: the decoder; its cache must be plain (see ``KVLayout``).
         prefix_ids: token ids of the shared prefix, at least one, beginning as a prompt begins.
         dtype: what keys and values are stored in.
-        anchors: what stands between the prefix and a passage while it is encoded, and is not kept.
-            The passage is encoded behind each of them, and its KV is the mean.
+        anchor_ids: tokens between the prefix and a passage while it is encoded; not kept.
 
     Raises:
         UnsupportedModel: the model's KV cannot be reused.
@@ -50,7 +49,7 @@ class KVEncoder:
         model: PreTrainedModel,
         prefix_ids: Sequence[int],
         dtype: torch.dtype = torch.float32,
-        anchors: Sequence[Sequence[int]] = ((),),
+        anchor_ids: Sequence[int] = (),
     ) -> None:
         if not prefix_ids:
             raise CompressionError("the shared prefix is empty: begin it as a prompt begins")
@@ -58,18 +57,13 @@ class KVEncoder:
         self.layout = KVLayout.of(model)
         self.inv_freq = frequencies(model)
         self.prefix_ids = tuple(prefix_ids)
-        self.anchors = tuple(map(tuple, anchors))
+        self.anchor_ids = tuple(anchor_ids)
         self._dtype = dtype
 
     @property
     def start(self) -> int:
-        """Position of a stored passage's first token: right behind the prefix."""
-        return len(self.prefix_ids)
-
-    @property
-    def anchored(self) -> bool:
-        """Whether a passage is encoded as if others stood before it."""
-        return any(self.anchors)
+        """Position of a passage's first token while it is encoded."""
+        return len(self.prefix_ids) + len(self.anchor_ids)
 
     @property
     def stored_layout(self) -> str:
@@ -79,25 +73,22 @@ class KVEncoder:
     @property
     def room(self) -> int:
         """Tokens of a passage that fit into the model's window."""
-        return self.layout.max_positions - self.start - max(map(len, self.anchors))
+        return self.layout.max_positions - self.start
 
     @cached_property
     def prefix(self) -> tuple[Tensor, Tensor]:
         """Keys and values of the prefix, each [layers, kv_heads, tokens, head_dim]."""
-        keys, values = self.before[0]
-        return keys[:, :, : self.start], values[:, :, : self.start]
+        keys, values = self.before
+        return keys[:, :, : len(self.prefix_ids)], values[:, :, : len(self.prefix_ids)]
 
     @cached_property
-    def before(self) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of all that stands in front of a passage: prefix and each anchor."""
-        made = []
-        for anchor in self.anchors:
+    def before(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all that stands in front of a passage: prefix and anchor."""
+        with torch.inference_mode():
             cache = DynamicCache()
-            with torch.inference_mode():
-                self._forward(torch.tensor([[*self.prefix_ids, *anchor]]), cache, start=0)
-            keys, values = _stacked(cache)
-            made.append((keys[:, 0], values[:, 0]))
-        return made
+            self._forward(torch.tensor([[*self.prefix_ids, *self.anchor_ids]]), cache, start=0)
+        keys, values = _stacked(cache)
+        return keys[:, 0], values[:, 0]
 
     def encode(self, passages: Sequence[Sequence[int]]) -> list[KVArtifact]:
         """One artifact for each passage's token ids, in order; an empty one has no tokens.
@@ -130,24 +121,12 @@ class KVEncoder:
         for row, passage in enumerate(rows):
             ids[row, : len(passage)] = torch.tensor(passage, dtype=torch.long)
         with torch.inference_mode():
-            made = [self._behind(before, ids) for before in self.before]
-            keys, values = (torch.stack(parts).mean(dim=0) for parts in zip(*made, strict=True))
+            cache = _expanded(self.before, len(rows))
+            self._forward(ids, cache, self.start)
+        keys, values = _stacked(cache, self.start)
         for row, passage in enumerate(passages):
             span = slice(len(passage))
             yield self._artifact(keys[:, row, :, span], values[:, row, :, span], passage)
-
-    def _behind(self, before: tuple[Tensor, Tensor], ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [layers, rows, kv_heads, tokens, head_dim] of ``ids`` behind an anchor.
-
-        The keys stand where they would without it.
-        """
-        start = before[0].shape[2]
-        cache = _expanded(before, len(ids))
-        self._forward(ids, cache, start)
-        keys, values = _stacked(cache, start)
-        if start > self.start:
-            move_into(keys, keys.clone(), self.start - start, self.inv_freq)
-        return keys, values
 
     def _forward(self, ids: Tensor, cache: DynamicCache, start: int) -> None:
         positions = torch.arange(start, start + ids.shape[1]).expand(ids.shape)

@@ -31,7 +31,7 @@ from ragpack.types import Artifact, Fingerprint, Kind, KVArtifact, Passage
 __all__ = ["KVMethod"]
 
 _DTYPES = {label: dtype for dtype, label in LABELS.items() if label != "f64"}
-_VERSION = 2
+_VERSION = 1
 
 
 class KVMethod(Compressor):
@@ -43,7 +43,7 @@ class KVMethod(Compressor):
     Args:
         model: the decoder's name or path.
         instruction: the decoder's instruction; it is part of the prefix.
-        anchors: texts to encode every passage behind, see ``KVEncoder``; none if empty.
+        anchor: passages to encode behind, as a text; empty for none.
         dtype: of the stored keys and values: ``"bf16"``, ``"f16"``, ``"f32"`` or ``"i8"``.
         device: where passages are encoded; a GPU where there is one.
 
@@ -55,13 +55,13 @@ class KVMethod(Compressor):
     query_aware: ClassVar[bool] = False
 
     def __init__(
-        self, model: str, instruction: str, anchors: Sequence[str], dtype: str, device: str | None
+        self, model: str, instruction: str, anchor: str, dtype: str, device: str | None
     ) -> None:
         if dtype not in _DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
         self.model = model
         self.instruction = instruction
-        self.anchors = tuple(anchors)
+        self.anchor = anchor
         self.dtype = dtype
         self.device = device
         self._lock = threading.Lock()
@@ -89,7 +89,7 @@ class KVMethod(Compressor):
             tokenizer=tokenizer_digest(folder),
             dtype=self.dtype,
             params={
-                "anchors": list(map(list, encoder.anchors)),
+                "anchor": list(encoder.anchor_ids),
                 "architecture": type(encoder.model).__name__,
                 "computed_in": str(encoder.model.dtype),
                 "layout": encoder.stored_layout,
@@ -151,7 +151,7 @@ class KVMethod(Compressor):
                     model,
                     prompts.prompt("x", "").prefix,
                     _DTYPES[self.dtype],
-                    [prompts.encode_before_text(text) for text in self.anchors] or ((),),
+                    prompts.encode_before_text(self.anchor) if self.anchor else (),
                 )
                 self._loaded = encoder, prompts
             return self._loaded

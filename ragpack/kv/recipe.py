@@ -13,14 +13,14 @@ __all__ = ["PlacedKV", "Recipe"]
 class Recipe:
     """How one request composes its passages.
 
-    ``weights``, ``prefix_ids`` and ``anchors`` say how the KV was made. ``recompute``
+    ``weights``, ``prefix_ids`` and ``anchor_ids`` say how the KV was made. ``recompute``
     is the fraction of the passages' tokens that are encoded again, or with a whole number above 1
     the tokens of each passage; ``selection`` names the rule that picks them.
     """
 
     weights: str
     prefix_ids: tuple[int, ...]
-    anchors: tuple[tuple[int, ...], ...]
+    anchor_ids: tuple[int, ...]
     parallel: bool
     temperature: float = 1.0
     scale: float = 1.0

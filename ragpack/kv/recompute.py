@@ -53,7 +53,7 @@ def choose(
         raise ConfigError(f"selection must be one of {', '.join(SELECTIONS)}, not {selection!r}")
     lengths = row.lengths
     total = sum(lengths)
-    exact = 0 if encoder.anchored else sum(lengths[:1])
+    exact = 0 if encoder.anchor_ids else sum(lengths[:1])
     wanted = round(amount * total) if amount <= 1 else round(amount) * (len(lengths) - 1)
     if wanted >= total:
         return tuple(range(total))

@@ -7,7 +7,6 @@ sines, which on yarn and longrope also carry a factor that must not be applied t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-__all__ = ["frequencies", "move_into", "rotate_into"]
+__all__ = ["frequencies", "rotate_into"]
 
 _EXACT = 4  # bytes of an element from which a rotation loses nothing that matters
 
@@ -52,24 +51,6 @@ def _of_kind(model: PreTrainedModel, module: Any, kind: str) -> Tensor:
     name = "original_inv_freq" if rope_type == "longrope" else "inv_freq"
     values: Tensor = getattr(module, prefix + name)
     return values.detach().to("cpu", torch.float64)
-
-
-def move_into(out: Tensor, keys: Tensor, delta: int, inv_freq: Sequence[Tensor]) -> None:
-    """Write ``keys`` moved by ``delta`` positions into ``out``, both [layers, ..., head_dim].
-
-    Args:
-        out: where to; may be a view of a buffer.
-        keys: any float type.
-        delta: positions to move by; may be negative.
-        inv_freq: of every layer, see :func:`frequencies`.
-    """
-    if delta == 0:
-        out.copy_(keys)
-    elif len(set(map(id, inv_freq))) == 1:
-        rotate_into(out, keys, delta, inv_freq[0])
-    else:
-        for layer, own in enumerate(inv_freq):
-            rotate_into(out[layer], keys[layer], delta, own)
 
 
 def rotate_into(out: Tensor, keys: Tensor, delta: int, inv_freq: Tensor) -> None:

@@ -12,7 +12,6 @@ from ragpack.errors import CompressionError, HandoffError
 from ragpack.kv.compose import Row, compose_parallel, compose_sequential
 from ragpack.kv.encode import KVEncoder
 from ragpack.kv.forward import first_logits, generate_inputs, next_logits
-from ragpack.kv.rope import frequencies, move_into
 from ragpack.kv.tensors import to_array, to_tensor
 
 
@@ -248,26 +247,3 @@ def test_int8_keeps_every_row_to_half_a_step_of_its_largest_number():
     worst = (to_tensor(packed, "i8") - rows).abs() / rows.abs().amax(-1, keepdim=True).clamp(1e-9)
     assert float(worst.max()) < 0.51 / 127 + 1e-3
     assert bool((to_tensor(packed, "i8")[0, 0, 0] == 0).all())
-
-
-@pytest.mark.parametrize("name", ["llama-yarn", "gemma3", "phi3-partial", "mistral-window"])
-def test_behind_anchors_kv_is_the_mean_over_them_at_one_place(tiny_model, make_request, name):
-    """Against plain forwards of prefix, anchor and passage, whose keys are rotated back."""
-    model, request = tiny_model(name), make_request()
-    anchors = [make_request(n, lengths=(4 + n,)).context for n in (1, 2, 3)]
-    passage = request.passages[0]
-    behind = []
-    for anchor in anchors:
-        start = len(request.prefix) + len(anchor)
-        cache = DynamicCache()
-        model(torch.tensor([[*request.prefix, *anchor, *passage]]), past_key_values=cache)
-        keys, values, _ = zip(*cache, strict=True)
-        keys, values = (torch.cat(part)[:, :, start:] for part in (keys, values))
-        moved = torch.empty_like(keys)
-        move_into(moved, keys, -len(anchor), frequencies(model))
-        behind.append((moved, values))
-    encoder = KVEncoder(model, request.prefix, torch.float64, anchors)
-    (made,) = encoder.encode([passage])
-    assert made.layout == f"post-rope@{len(request.prefix)}"
-    for found, wanted in zip((made.keys, made.values), zip(*behind, strict=True), strict=True):
-        assert torch.allclose(torch.from_numpy(found), torch.stack(wanted).mean(0), atol=1e-9)

@@ -46,7 +46,7 @@ def test_recomputing_all_is_the_plain_prompt(tiny_model, family, make_request, e
     The prompt is longer than a band of the attention and than every window.
     """
     request, model = make_request(lengths=(60, 25, 55)), tiny_model(family)
-    encoder = KVEncoder(model, request.prefix, torch.float64, anchors=[make_request(9).context])
+    encoder = KVEncoder(model, request.prefix, torch.float64, anchor_ids=make_request(9).context)
     row = Row(encoder.encode(request.passages), request.query)
     composed = compose_sequential(encoder, [row])
     SELECTIONS[selection](encoder, row, composed)
@@ -72,9 +72,9 @@ def test_tokens_far_apart_are_attended_in_bands_no_wider_than_they_see(encoder, 
 
 def test_behind_an_anchor_no_passage_is_exact(tiny_model, make_request):
     request = make_request()
-    encoder = KVEncoder(tiny_model("llama"), request.prefix, torch.float64, anchors=[[5, 6, 7, 8]])
+    encoder = KVEncoder(tiny_model("llama"), request.prefix, torch.float64, anchor_ids=[5, 6, 7, 8])
     row = Row(encoder.encode(request.passages), request.query)
-    assert row.passages[0].layout == "post-rope@7"
+    assert row.passages[0].layout == "post-rope@11"
     assert 0 in _choose(encoder, row, "first", 3 / 39)
 
 
