@@ -36,7 +36,7 @@ __all__ = [
     "store_url",
 ]
 
-DEFAULT_METHOD = "recomp-extractive"
+DEFAULT_METHOD = "recomp-mini"
 DEFAULT_ENCODER = "all-minilm-l6-v2"
 DEFAULT_DECODER = "smollm2-135m-instruct"
 _TRUE = {"1", "true", "yes", "on"}

@@ -3,7 +3,7 @@
 import { byId, count, element, plural } from "./dom.js";
 import { format, parse } from "./passages.js";
 
-const FAVOURITES = ["recomp-extractive", "exit-mini"];
+const FAVOURITES = ["recomp-mini", "exit-mini"];
 
 const [sample, query, passages, key] = ["sample", "query", "passages", "key"].map(byId);
 let samples = [];
