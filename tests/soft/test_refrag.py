@@ -197,7 +197,7 @@ def test_int8_vectors_are_close_and_small(refrag):
 
 @pytest.mark.parametrize("sense", ["ppl-desc", "ppl-asc"])
 def test_perplexities_are_those_of_the_plain_prompt(refrag, decoder, sense):
-    method = refrag(sense=sense, k=5)
+    method = refrag(sense=sense, k=5, share=0.1)
     (artifact,) = method.compress(PASSAGES[:1], None)
     ids = decoder.inputs(PASSAGES[0].full_text, QUERY).input_ids
     start = len(decoder.prompts.prompt("x", QUERY).prefix)
