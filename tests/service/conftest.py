@@ -14,7 +14,7 @@ from ragpack.service import Limits, Settings
 from ragpack.service.keys import Key
 from ragpack.service.server import make_server
 
-METHODS = ("identity", "recomp-extractive", "exit-mini", "exit", "ape")
+METHODS = ("identity", "recomp-mini", "recomp-extractive", "exit-mini", "exit", "ape")
 
 
 class Running:

@@ -26,7 +26,7 @@ def client(serve, passages):
     job = _done(client, client.post("/v1/index", json={"index": "book", "passages": passages}))
     assert job["status"] == "done"
     assert job["result"]["added"] == 2
-    assert job["result"]["computed"]["recomp-extractive"] == 2
+    assert job["result"]["computed"]["recomp-mini"] == 2
     return client
 
 

@@ -72,9 +72,9 @@ def test_every_request_and_refusal_is_counted(serve):
     assert _metric(client, 'ragpack_failures_total{reason="UnknownPluginError"}') == 1
     assert _metric(client, 'ragpack_http_request_seconds_count{route="/v1/compress"}') == 2
     assert _metric(client, 'ragpack_http_request_seconds_count{route="none"}') == 1
-    stage = 'ragpack_stage_seconds_count{method="recomp-extractive",stage='
+    stage = 'ragpack_stage_seconds_count{method="recomp-mini",stage='
     assert _metric(client, stage + '"fetch"') == _metric(client, stage + '"select"') == 1
-    result = 'ragpack_cache_requests_total{method="recomp-extractive",result="miss"}'
+    result = 'ragpack_cache_requests_total{method="recomp-mini",result="miss"}'
     assert _metric(client, result) == 1
     assert _metric(client, 'ragpack_tokens_total{direction="in"}') > 5
     assert "armalade" not in client.get("/metrics").text

@@ -26,7 +26,7 @@ def _sent(client, line):
 
 
 def test_every_line_of_the_page(start):
-    client = start(methods=("recomp-extractive",)).client
+    client = start(methods=("recomp-mini", "recomp-extractive")).client
     assert len(LINES) >= 7
     for line in LINES:
         answer = _sent(client, line)
