@@ -90,10 +90,11 @@ class Icae(Compressor):
         """Whose soft tokens these are.
 
         Raises:
-            ConfigError: the decoder's width is not that of the slots.
+            ConfigError: there is no such checkpoint, or the decoder is of another width than the
+                slots.
         """
-        digest, width = cached_file_digest(self.checkpoint), self._memory.shape[1]
-        return self._served.recipe(digest, width, str(self.checkpoint))
+        width = self._memory.shape[1]
+        return self._served.recipe(cached_file_digest(self.checkpoint), width, str(self.checkpoint))
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
