@@ -27,7 +27,7 @@ lint: $(VENV)/stamp-dev ## check style and types
 	$(BIN)/mypy
 
 bench: $(VENV)/stamp-bench redis ## run every benchmark; benchmarks/README.md tells what each shows
-	@set -e; for script in $(filter-out benchmarks/common.py benchmarks/kv_figures.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; for script in $(filter-out benchmarks/common.py %_figures.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 redis: ## install redis-server, where this machine lets us
 	@if command -v redis-server >/dev/null; then exit 0; \

@@ -1,4 +1,4 @@
-"""What every benchmark shares: arms timed in turn, medians with their spread, the machine."""
+"""What benchmarks share: arms timed in turn, medians with their spread, kept rows, the machine."""
 
 import argparse
 import json
@@ -12,11 +12,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ragpack.cli.demo import handbook
 from ragpack.corpus import read_passages
 from ragpack.types import Passage
 
-__all__ = ["DATA", "corpus", "environment", "interleave", "parser", "report", "spread"]
+__all__ = [
+    "DATA",
+    "Kept",
+    "corpus",
+    "environment",
+    "interleave",
+    "interval",
+    "parser",
+    "report",
+    "spread",
+]
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -61,6 +73,31 @@ def spread(values: list[float]) -> dict[str, float]:
         "max": round(max(values), 3),
         "n": len(values),
     }
+
+
+def interval(samples: Any) -> list[float]:
+    """Where 95 % of bootstrap samples lie."""
+    return [round(float(end), 4) for end in np.percentile(samples, [2.5, 97.5])]
+
+
+class Kept:
+    """Records of a long run, also in a file, so that it may go on where it was stopped.
+
+    Args:
+        run: what the records depend on; those of other runs in the file are left alone.
+        path: JSON Lines to read at the start and to append to; nothing is kept if None.
+    """
+
+    def __init__(self, run: Mapping[str, Any], path: Path | None) -> None:
+        self._run, self._path = dict(run), path
+        lines = path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []
+        self.found = [record for record in map(json.loads, lines) if record.pop("run") == run]
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append a record to the file."""
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"run": self._run, **record}) + "\n")
 
 
 def environment() -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import Kept, interval
 
 __all__ = ["Figure", "Figures"]
 
@@ -31,29 +30,23 @@ class Figures:
     """Every figure so far, by question and setting.
 
     Args:
-        run: what the figures depend on; those of other runs in the file are left alone.
-        path: JSON Lines to read at the start and to append to, so that a run may go on where it
-            was stopped; nothing is kept if None.
+        kept: where they are kept.
     """
 
-    def __init__(self, run: dict[str, Any], path: Path | None) -> None:
-        self._run, self._path = run, path
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
         self._by: dict[tuple[int, str], Figure] = {}
-        lines = path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []
-        for record in map(json.loads, lines):
-            if record.pop("run") == run:
-                self._take(Figure(**record))
+        for record in kept.found:
+            self._take(Figure(**record))
 
     def missing(self, question: int, settings: list[str]) -> list[str]:
         """The settings that are still to be measured on a question."""
         return [name for name in settings if (question, name) not in self._by]
 
     def add(self, figure: Figure) -> None:
-        """Keep a figure, in the file too."""
+        """Keep a figure."""
         self._take(figure)
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"run": self._run, **asdict(figure)}) + "\n")
+        self._kept.add(asdict(figure))
 
     def _take(self, figure: Figure) -> None:
         self._by[figure.question, figure.setting] = figure
@@ -71,7 +64,7 @@ class Figures:
                 name: {
                     "nll": round(float(losses[name].mean()), 4),
                     "recovered": round(float(_recovered(losses, name, slice(None))), 4),
-                    "recovered_95": _interval(_recovered(losses, name, picks)),
+                    "recovered_95": interval(_recovered(losses, name, picks)),
                     **_divergence([row.divergence for row in rows[name]], picks),
                     **_f1([row.f1 for row in rows[name] if row.f1 is not None], picks),
                 }
@@ -90,7 +83,7 @@ def _recovered(losses: dict[str, Any], name: str, picks: Any) -> Any:
 def _divergence(values: list[float], picks: Any) -> dict[str, Any]:
     return {
         "kl": round(statistics.fmean(values), 4),
-        "kl_95": _interval(np.array(values)[picks].mean(axis=-1)),
+        "kl_95": interval(np.array(values)[picks].mean(axis=-1)),
         "kl_median": round(statistics.median(values), 4),
         "kl_max": round(max(values), 4),
     }
@@ -99,9 +92,7 @@ def _divergence(values: list[float], picks: Any) -> dict[str, Any]:
 def _f1(values: list[float], picks: Any) -> dict[str, Any]:
     if not values:
         return {}
-    interval = _interval(np.array(values)[picks].mean(axis=-1))
-    return {"f1": round(statistics.fmean(values), 4), "f1_95": interval}
-
-
-def _interval(samples: Any) -> list[float]:
-    return [round(float(end), 4) for end in np.percentile(samples, [2.5, 97.5])]
+    return {
+        "f1": round(statistics.fmean(values), 4),
+        "f1_95": interval(np.array(values)[picks].mean(axis=-1)),
+    }

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import DATA, parser, report
+from common import DATA, Kept, parser, report
 from kv_figures import Figure, Figures
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
@@ -197,7 +197,7 @@ def main() -> None:
     settings = (grid if arguments.grid else dial)(arguments.model, instruction)
     settings = {name: settings[name] for name in arguments.only or settings}
     run = {name: getattr(arguments, name) for name in ("model", "passages", "seed", "answers")}
-    figures = Figures(run, arguments.rows)
+    figures = Figures(Kept(run, arguments.rows))
     names = ["sequential", "none", *settings]
     asked = questions(arguments.questions, arguments.passages, arguments.seed)
     for number, question in enumerate(asked):

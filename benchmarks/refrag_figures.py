@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import Kept, interval
 from numpy.typing import NDArray
 
 __all__ = ["Figures", "Measured", "plot"]
@@ -30,29 +30,23 @@ class Figures:
     """Every sample so far.
 
     Args:
-        run: what the figures depend on; those of other runs in the file are left alone.
-        path: JSON Lines to read at the start and to append to, so that a run may go on where it
-            was stopped; nothing is kept if None.
+        kept: where they are kept.
     """
 
-    def __init__(self, run: dict[str, Any], path: Path | None) -> None:
-        self._run, self._path = run, path
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
         self._by: dict[tuple[str, int], Measured] = {}
-        lines = path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []
-        for record in map(json.loads, lines):
-            if record.pop("run") == run:
-                self._take(Measured(**record))
+        for record in kept.found:
+            self._take(Measured(**record))
 
     def has(self, task: str, number: int) -> bool:
         """Whether a sample is measured already."""
         return (task, number) in self._by
 
     def add(self, measured: Measured) -> None:
-        """Keep a sample, in the file too."""
+        """Keep a sample."""
         self._take(measured)
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"run": self._run, **asdict(measured)}) + "\n")
+        self._kept.add(asdict(measured))
 
     def _take(self, measured: Measured) -> None:
         self._by[measured.task, measured.number] = measured
@@ -73,13 +67,13 @@ class Figures:
                 "rows": round(float(np.mean([one.rows[arm] for one in samples])), 1),
                 "nll": round(float(own.mean()), 4),
                 "recovered": round(float(_recovered(losses, own, slice(None))), 4),
-                "recovered_95": _interval(_recovered(losses, own, picks)),
+                "recovered_95": interval(_recovered(losses, own, picks)),
             }
             for name, other in _rivals(arm, losses).items():
                 gaps = own - losses[other]
                 table[arm][f"against {name}"] = [
                     round(float(gaps.mean()), 4),
-                    *_interval(gaps[picks].mean(axis=-1)),
+                    *interval(gaps[picks].mean(axis=-1)),
                 ]
         return table
 
@@ -118,7 +112,3 @@ def _recovered(losses: dict[str, Any], own: NDArray[Any], picks: Any) -> Any:
     """How much of the context's worth is kept, over the samples in ``picks`` [..., samples]."""
     none, full, found = (arm[picks].mean(axis=-1) for arm in (losses["none"], losses["full"], own))
     return (none - found) / (none - full)
-
-
-def _interval(samples: Any) -> list[float]:
-    return [round(float(end), 4) for end in np.percentile(samples, [2.5, 97.5])]

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from common import parser, report
+from common import Kept, parser, report
 from kv_quality import questions
 from refrag_figures import Figures, Measured, plot
 
@@ -188,7 +188,7 @@ def main() -> None:
     projector = arms[f"k={SIZES[0]}"][0].parts.digest
     names = ("seed", "passages", "k", "shares", "policies", "draws", "oracle")
     run = {name: getattr(arguments, name) for name in names} | {"projector": projector}
-    figures = Figures(run, arguments.rows)
+    figures = Figures(Kept(run, arguments.rows))
     tasks = {
         "answers": answers(arguments.samples, arguments.passages, arguments.seed),
         "continuations": continuations(arguments.samples, arguments.seed, bench.decoder),
