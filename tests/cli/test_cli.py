@@ -19,10 +19,10 @@ def test_index_then_pack_from_the_index(ragpack, corpus, tmp_path) -> None:
     first = ragpack("index", "--corpus", corpus, "--index", folder, "--json")
     assert first.code == 0
     assert first.json["passages"] == first.json["added"] == 3
-    assert first.json["computed"] == {"dense": 3, "recomp-extractive": 3}
+    assert first.json["computed"] == {"dense": 3, "recomp-mini": 3}
     again = ragpack("index", "--corpus", corpus, "--index", folder, "--json")
     assert again.json["computed"] == {}
-    assert again.json["hits"] == {"dense": 3, "recomp-extractive": 3}
+    assert again.json["hits"] == {"dense": 3, "recomp-mini": 3}
     assert again.json["added"] == 0
 
     query = "What do bees make?"

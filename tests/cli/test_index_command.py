@@ -15,7 +15,7 @@ from ragpack.registry import open_store
 from ragpack.retrievers.faiss import FaissRetriever
 from ragpack.types import Passage
 
-METHODS = ["--methods", "recomp-extractive"]
+METHODS = ["--methods", "recomp-mini"]
 
 
 def write_rows(path: Path, rows: list[dict]) -> Path:
@@ -141,7 +141,7 @@ def test_prune_removes_what_the_corpus_no_longer_has(job, index, stored, tmp_pat
     write_rows(corpus, [*rows("fox"), {"id": "sea", "text": "Rewritten again."}])
     done = job(corpus, "--prune")
     assert done["removed"] == 1
-    assert done["pruned"] == {"dense": 2, "recomp-extractive": 2}
+    assert done["pruned"] == {"dense": 2, "recomp-mini": 2}
     assert sorted(index().ids()) == ["fox", "sea"]
     assert stored(about("fox"), about("bee"), Passage("sea", "Rewritten.")) == [True, False, False]
     assert stored(about("bee"), namespace="neighbour") == [True]
@@ -179,7 +179,7 @@ def test_equal_texts_are_stored_once_and_every_id_resolves(job, index, tmp_path)
     twins = [{"id": name, "text": "The same.", "page": name} for name in "abc"]
     done = job(write_rows(tmp_path / "c.jsonl", twins))
     assert (done["passages"], done["added"]) == (3, 1)
-    assert done["computed"] == {"dense": 1, "recomp-extractive": 1}
+    assert done["computed"] == {"dense": 1, "recomp-mini": 1}
     assert len(index()) == 1
     assert [index().get(name).metadata for name in "abc"] == [{"page": name} for name in "abc"]
 
@@ -220,7 +220,7 @@ def test_a_dry_run_shows_a_table(ragpack, tmp_path) -> None:
     ran = ragpack("index", "--corpus", corpus, "--dry-run", *METHODS)
     assert (ran.code, ran.out) == (0, "")
     assert "2 different passages" in ran.err
-    assert "recomp-extractive" in ran.err
+    assert "recomp-mini" in ran.err
     assert "10 $ per GB and month" in ran.err
 
 

@@ -106,7 +106,7 @@ BATCH = [
 def _check_batch(replies: list[Reply]) -> None:
     first, second, third = sorted(replies, key=lambda reply: reply.index)
     assert first.response is not None
-    assert first.response.method == "recomp-extractive"
+    assert first.response.method == "recomp-mini"
     assert isinstance(second.error, UnknownPluginError)
     assert third.response is not None
     assert third.response.report.tokens_out <= 20

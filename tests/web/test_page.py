@@ -79,7 +79,7 @@ def test_a_sample_question_is_marked_as_the_service_says(visit, service):
     passages = [Passage(p["id"], p["text"], p["title"]) for p in sample["passages"]]
     assert page.input_value("#query") == sample["query"]
     assert page.locator("#passage-count").text_content() == "8 passages"
-    for method in ("recomp-extractive", "exit-mini"):
+    for method in ("recomp-mini", "exit-mini"):
         with Client(service) as client:
             wanted = client.compress(sample["query"], passages, method=method)
         shown = kept(page, method)
@@ -102,14 +102,14 @@ def test_the_sliders_answer_without_a_request(visit):
     budget = page.get_by_role("slider", name="Budget")
     for tokens in (0, 60, 200, 500):
         budget.fill(str(tokens))
-        shown = column(page, "recomp-extractive").locator(".figure span").inner_text()
+        shown = column(page, "recomp-mini").locator(".figure span").inner_text()
         assert int(shown.removeprefix("≈ ").split()[0]) <= tokens
-    dropped = column(page, "recomp-extractive").locator(".unit.dropped")
+    dropped = column(page, "recomp-mini").locator(".unit.dropped")
     assert dropped.count() > 0
     budget.press("End")
     assert dropped.count() == 0
     page.get_by_role("radio", name="least score").check()
-    for method in ("recomp-extractive", "exit-mini"):
+    for method in ("recomp-mini", "exit-mini"):
         score = column(page, method).get_by_role("slider", name="Least score")
         score.press("Home")
         assert column(page, method).locator(".unit.dropped").count() == 0
@@ -258,10 +258,10 @@ def test_passages_as_json_lines_from_a_file(visit):
 def test_twins_are_packed_once(visit):
     page = visit()
     ask(page, "How long is the tank?", "The tank is 38 metres.\n\nThe tank is 38 metres.")
-    assert "duplicate of" in column(page, "recomp-extractive").inner_text()
+    assert "duplicate of" in column(page, "recomp-mini").inner_text()
     page.get_by_role("radio", name="token budget").check()
     page.get_by_role("slider", name="Budget").press("End")
-    assert [len(row) for row in kept(page, "recomp-extractive")] == [1, 0]
+    assert [len(row) for row in kept(page, "recomp-mini")] == [1, 0]
 
 
 def test_a_key_is_asked_for_and_stays_in_memory(browser, locked_service, key):

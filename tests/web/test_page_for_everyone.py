@@ -100,7 +100,7 @@ def test_everything_has_a_role_and_a_name(result):
 def test_the_status_is_told(result):
     page = result()
     status = page.get_by_role("status").filter(has_text="keeps")
-    assert "recomp-extractive keeps" in status.inner_text()
+    assert "recomp-mini keeps" in status.inner_text()
     assert "exit-mini keeps" in status.inner_text()
 
 
