@@ -25,6 +25,8 @@ from ragpack.types import Answer
 __all__ = ["demo", "handbook", "questions"]
 
 _K = 8
+_SENTENCES = 8
+"""Of eight short passages; the default of twelve is too many for so small a decoder."""
 
 
 def handbook() -> AbstractContextManager[Path]:
@@ -55,7 +57,7 @@ def demo(
             plan = IndexPlan(corpus=Corpus(corpus), folder=folder)
             indexed = run_plan(plan, store).summary
         found = open_index(folder).search(query, _K)
-        with ContextPacker(config.DEFAULT_METHOD, store=store) as packer:
+        with ContextPacker(config.DEFAULT_METHOD, store=store, top_n=_SENTENCES) as packer:
             packed = packer.pack(query, found)
     finally:
         store.close()
