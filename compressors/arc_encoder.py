@@ -28,7 +28,6 @@ from ragpack.protocols import Compressor
 from ragpack.soft.placed import PlacedChunks, SoftRecipe
 from ragpack.soft.pooling_encoder import EncoderShape, PoolingEncoder
 from ragpack.soft.served import ServedDecoder, require_finite
-from ragpack.soft.spend import affordable
 from ragpack.soft.weights import fill, read
 from ragpack.text import model_text
 from ragpack.types import Artifact, EmbedsArtifact, Fingerprint, Kind, Passage
@@ -152,11 +151,9 @@ class ArcEncoder(Compressor):
         """
         vectors = [cast(EmbedsArtifact, artifact).vectors for artifact in artifacts]
         counts = [len(each) + bool(len(each)) for each in vectors]  # one row ends a passage
-        rows = [self._served.rows_of(count) for count in counts]
-        kept = affordable(rows, sum(rows) if budget is None else budget)
+        fits = self._served.fits(counts, budget)
         return [
-            self._placed(each[: len(each) * keep])
-            for each, keep in zip(vectors, kept.tolist(), strict=True)
+            self._placed(each[: len(each) * fit]) for each, fit in zip(vectors, fits, strict=True)
         ]
 
     @torch.inference_mode()

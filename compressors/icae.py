@@ -28,7 +28,6 @@ from ragpack.models.digests import cached_file_digest, tokenizer_digest
 from ragpack.protocols import Compressor
 from ragpack.soft.placed import PlacedChunks, SoftRecipe
 from ragpack.soft.served import ServedDecoder, require_finite
-from ragpack.soft.spend import affordable
 from ragpack.soft.weights import read
 from ragpack.text import model_text
 from ragpack.types import Artifact, EmbedsArtifact, Fingerprint, Kind, Passage
@@ -126,9 +125,9 @@ class Icae(Compressor):
             CompressionError: a stored slot is not finite.
         """
         slots = [cast(EmbedsArtifact, artifact).vectors for artifact in artifacts]
-        rows = [self._served.rows_of(len(each)) for each in slots]
-        fits = affordable(rows, sum(rows) if budget is None else budget - 1)
-        kept = [each[: len(each) * fit] for each, fit in zip(slots, fits.tolist(), strict=True)]
+        room = None if budget is None else budget - 1  # for the row that ends them all
+        fits = self._served.fits([len(each) for each in slots], room)
+        kept = [each[: len(each) * fit] for each, fit in zip(slots, fits, strict=True)]
         last = max((place for place, each in enumerate(kept) if len(each)), default=None)
         if last is not None:
             kept[last] = np.concatenate([kept[last], self._memory[-1:].numpy()])

@@ -27,7 +27,6 @@ from ragpack.models.last_token import LastTokenEncoder
 from ragpack.protocols import Compressor
 from ragpack.soft.placed import PlacedChunks, SoftRecipe
 from ragpack.soft.served import ServedDecoder, require_finite
-from ragpack.soft.spend import affordable
 from ragpack.soft.weights import fill, read
 from ragpack.types import Artifact, EmbedsArtifact, Fingerprint, Kind, Passage
 
@@ -117,9 +116,10 @@ class XRag(Compressor):
             CompressionError: a stored vector is not finite.
         """
         vectors = [cast(EmbedsArtifact, artifact).vectors for artifact in artifacts]
-        rows = [self._served.rows_of(len(each)) for each in vectors]
-        kept = affordable(rows, sum(rows) if budget is None else budget)
-        return [self._placed(each[: int(keep)]) for each, keep in zip(vectors, kept, strict=True)]
+        fits = self._served.fits([len(each) for each in vectors], budget)
+        return [
+            self._placed(each[: len(each) * fit]) for each, fit in zip(vectors, fits, strict=True)
+        ]
 
     @torch.inference_mode()
     def _placed(self, vectors: NDArray[np.float32]) -> PlacedChunks:

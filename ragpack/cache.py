@@ -23,7 +23,7 @@ from ragpack.report import CacheResult
 from ragpack.tracing import span
 from ragpack.types import Artifact, Passage
 
-__all__ = ["ArtifactCache", "Lookup"]
+__all__ = ["ArtifactCache"]
 
 _log = logging.getLogger(__name__)
 

@@ -153,7 +153,7 @@ class Refrag(Compressor):
         """
         stored = [cast(EmbedsArtifact, artifact) for artifact in artifacts]
         counts = [len(each.vectors) for each in stored]
-        kept = affordable(counts, sum(counts) if budget is None else budget)
+        kept = affordable(counts, budget)
         stored = [each if keep else _none_of(each) for each, keep in zip(stored, kept, strict=True)]
         if not stored:
             return []

@@ -12,12 +12,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ragpack.cache import ArtifactCache, Lookup
+from ragpack.cache import ArtifactCache
 from ragpack.corpus import BadRecord, Record
 from ragpack.errors import CacheUnavailable
 from ragpack.index.account import Account, Failed, IndexSummary, Progress
 from ragpack.index.ahead import read_ahead
 from ragpack.index.fill import Filler, fillers_of
+from ragpack.reader import Lookup
 from ragpack.types import EmbedsArtifact, Passage
 
 __all__ = ["Indexer", "VectorIndex"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ragpack.models.prompt import INSTRUCTION, SEPARATOR
 from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.soft.chunks import NO_TOKEN
 from ragpack.soft.placed import PlacedChunks, SoftRecipe
+from ragpack.soft.spend import affordable
 
 __all__ = ["ServedDecoder", "require_finite"]
 
@@ -71,9 +73,14 @@ class ServedDecoder:
             width=width,
         )
 
-    def rows_of(self, count: int) -> int:
-        """Rows that a passage of ``count`` soft tokens takes."""
-        return count + len(self.separator) if count else 0
+    def fits(self, counts: Sequence[int], rows: int | None) -> list[bool]:
+        """Which passages, of ``counts`` soft tokens each, fit into ``rows`` with their separators.
+
+        All of them do where ``rows`` is None.
+        """
+        taken = [count + len(self.separator) if count else 0 for count in counts]
+        fits: list[bool] = affordable(taken, rows).tolist()
+        return fits
 
     def placed(self, rows: NDArray[np.float32], recipe: SoftRecipe) -> PlacedChunks:
         """Soft tokens ``rows`` [n, h] of a passage, behind them the separator as tokens."""

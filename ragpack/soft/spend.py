@@ -10,8 +10,13 @@ from numpy.typing import NDArray
 __all__ = ["affordable", "best"]
 
 
-def affordable(chunks: Sequence[int], rows: int) -> NDArray[np.bool_]:
-    """Which passages, of ``chunks`` soft tokens each, fit into ``rows``; the first come first."""
+def affordable(chunks: Sequence[int], rows: int | None) -> NDArray[np.bool_]:
+    """Which passages, of ``chunks`` soft tokens each, fit into ``rows``; the first come first.
+
+    All of them do where ``rows`` is None.
+    """
+    if rows is None:
+        return np.ones(len(chunks), dtype=bool)
     kept = np.zeros(len(chunks), dtype=bool)
     for place, count in enumerate(chunks):
         kept[place] = count <= rows
