@@ -25,6 +25,12 @@ def _until(condition, seconds=30):
         time.sleep(0.02)
 
 
+def _counted(client, line, value):
+    """Wait for a count: a request is counted and logged when its answer has gone out."""
+    _until(lambda: _metric(client, line) >= value)
+    assert _metric(client, line) == value
+
+
 def _metric(client, line):
     found = [row for row in client.get("/metrics").text.splitlines() if row.startswith(line)]
     return float(found[0].rsplit(" ", 1)[1]) if found else 0.0
@@ -68,10 +74,11 @@ def test_every_request_and_refusal_is_counted(serve):
     client.post("/v1/compress", json=ASKED | {"method": "nope"})
     client.get("/nowhere/at/all")
     route = 'ragpack_http_requests_total{method="POST",route="/v1/compress",status='
-    assert _metric(client, route + '"200"') == _metric(client, route + '"422"') == 1
-    assert _metric(client, 'ragpack_failures_total{reason="UnknownPluginError"}') == 1
-    assert _metric(client, 'ragpack_http_request_seconds_count{route="/v1/compress"}') == 2
-    assert _metric(client, 'ragpack_http_request_seconds_count{route="none"}') == 1
+    _counted(client, route + '"200"', 1)
+    _counted(client, route + '"422"', 1)
+    _counted(client, 'ragpack_failures_total{reason="UnknownPluginError"}', 1)
+    _counted(client, 'ragpack_http_request_seconds_count{route="/v1/compress"}', 2)
+    _counted(client, 'ragpack_http_request_seconds_count{route="none"}', 1)
     stage = 'ragpack_stage_seconds_count{method="recomp-mini",stage='
     assert _metric(client, stage + '"fetch"') == _metric(client, stage + '"select"') == 1
     result = 'ragpack_cache_requests_total{method="recomp-mini",result="miss"}'
@@ -118,8 +125,12 @@ def test_logs_are_json_without_text_or_keys(serve, make_key, caplog):
     client.post("/v1/compress", json=ASKED, headers=headers)
     client.post("/v1/compress", json=ASKED | {"tau": SECRET_TEXT}, headers=headers)
     client.post("/v1/compress", json=ASKED, headers={"Authorization": "Bearer open-sesamE"})
-    records = [record for record in caplog.records if record.name == "ragpack.service.access"]
-    lines = [json.loads(JsonFormatter().format(record)) for record in records]
+
+    def requests():  # each is logged when its answer has gone out
+        return [record for record in caplog.records if record.name == "ragpack.service.access"]
+
+    _until(lambda: len(requests()) >= 3)
+    lines = [json.loads(JsonFormatter().format(record)) for record in requests()]
     first = lines[0]
     assert (first["request_id"], first["key"], first["status"]) == ("job-7", "team", 200)
     assert first["passages"] == 1
