@@ -62,8 +62,11 @@ class Plan:
 def claim(folder: Path, plan: Plan) -> None:
     """Make ``folder``, or find an unfinished run of ``plan`` in it.
 
+    The run may have been begun for another number of steps: it then ends sooner or later, and its
+    rate falls to zero over what is left.
+
     Raises:
-        ConfigError: there is something else in it.
+        ConfigError: there is something else in it, or a run that is past the plan's last step.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
@@ -72,12 +75,14 @@ def claim(folder: Path, plan: Plan) -> None:
             raise ConfigError(f"{folder} is not empty: choose a new folder for the weights")
         return
     with safe_open(checkpoint, "pt") as file:
-        begun = json.loads(file.metadata()["plan"])
-    if begun != asdict(plan):
+        begun, done = json.loads(file.metadata()["plan"]), len(file.get_tensor("losses"))
+    if begun | {"steps": plan.steps} != asdict(plan):
         raise ConfigError(
             f"{folder} holds an unfinished run of another plan, {begun}: resume that one, or "
             "choose a new folder"
         )
+    if done > plan.steps:
+        raise ConfigError(f"{folder} holds a run that is past {plan.steps} steps: {done} are done")
 
 
 class Run:

@@ -96,7 +96,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(method, training_data, t
 
 def test_an_unfinished_run_of_another_plan_is_left_alone(training_data, tmp_path, monkeypatch):
     def stop(done: int, loss: float) -> None:
-        if done == 2:
+        if done == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "_SAVE_EVERY", 1)
@@ -105,6 +105,11 @@ def test_an_unfinished_run_of_another_plan_is_left_alone(training_data, tmp_path
     with pytest.raises(ConfigError, match="'seed': 7"):
         recomp_mini.train(training_data, tmp_path, steps=3, seed=1)
     assert claim(tmp_path, Plan("recomp-mini", seed=7, steps=3, batch=48, rate=5e-4)) is None
+    with pytest.raises(ConfigError, match="past 1 steps: 2 are done"):
+        recomp_mini.train(training_data, tmp_path, steps=1)
+    done: list[int] = []
+    ended = recomp_mini.train(training_data, tmp_path, steps=4, watch=lambda n, _: done.append(n))
+    assert (ended.plan.steps, done) == (4, [3, 4])
 
 
 def test_no_steps_are_no_plan() -> None:
