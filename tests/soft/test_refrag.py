@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -182,6 +184,19 @@ def test_the_fingerprint_names_what_is_stored(refrag):
     assert len({refrag(**each).fingerprint.digest for each in settings}) == 5
     same = [{"share": 0.5}, {"sense": "learned"}, {"sense": "random", "seed": 3}]
     assert {refrag(**each).fingerprint.digest for each in same} == {refrag().fingerprint.digest}
+
+
+def test_a_tokenizer_that_changed_since_indexing_is_a_miss(checkpoint, decoder_folder, tmp_path):
+    changed = shutil.copytree(decoder_folder, tmp_path / "decoder")
+    made = json.loads((changed / "tokenizer.json").read_text(encoding="utf-8"))
+    made["model"]["merges"].pop()
+    (changed / "tokenizer.json").write_text(json.dumps(made), encoding="utf-8")
+    store, hits = MemoryStore(), []
+    for folder in (decoder_folder, decoder_folder, str(changed)):
+        own = packer(Refrag(checkpoint, decoder=folder), store, strict=True)
+        hits.append(own.pack(QUERY, PASSAGES).report.hits)
+        own.flush()
+    assert hits == [0, 4, 0]
 
 
 def test_int8_vectors_are_close_and_small(refrag):
