@@ -77,9 +77,13 @@ def refrag(
     seed: Seed = 7,
     steps: Steps = 300,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples a step.")] = 4,
-    decoder: Annotated[
-        str, typer.Option("--decoder", help="Name or path; it stays frozen.")
-    ] = DEFAULT_DECODER,
+    decoder: Annotated[str, typer.Option("--decoder", help="Name or path.")] = DEFAULT_DECODER,
+    lora: Annotated[
+        int,
+        typer.Option(
+            "--lora", min=0, help="Rank of an update of the decoder; 0 leaves it as it is."
+        ),
+    ] = 0,
     device: Device = None,
     json: Json = False,
 ) -> None:
@@ -87,7 +91,7 @@ def refrag(
     from ragpack.train.refrag.projector import train
 
     settings: dict[str, Any] = {"seed": seed, "steps": steps, "batch": batch, "device": device}
-    _run(partial(train, data, output, decoder=decoder, **settings), steps, json)
+    _run(partial(train, data, output, decoder=decoder, lora=lora, **settings), steps, json)
 
 
 @app.command("refrag-policy")

@@ -50,10 +50,15 @@ class SoftReader:
         self.model = model
         self.repeat = prompts.after_separator(_REPEAT)
         self._table = model.get_input_embeddings()
-        *first, self._last = prompts.prompt("x", "").prefix
+        *self._first, self._last = prompts.prompt("x", "").prefix
+        self.prefix_tokens = len(self._first) + 1
+        self.begin()
+
+    def begin(self) -> None:
+        """Read the prompt's own beginning; to be done again when the decoder has changed."""
+        first = torch.tensor([self._first], device=self.model.device)
         with torch.no_grad():
-            begun = model(torch.tensor([first], device=model.device), use_cache=True)
-        self.prefix_tokens = len(first) + 1
+            begun = self.model(first, use_cache=True)
         self._prefix = [(layer.keys, layer.values) for layer in begun.past_key_values.layers]
 
     def logits(self, readings: Sequence[Reading], rows: Sequence[Tensor] | None = None) -> Tensor:

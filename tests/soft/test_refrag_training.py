@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
+from ragpack.cache_store.memory import MemoryStore
 from ragpack.compressors.refrag import Refrag
+from ragpack.handoff.hf import HFDecoder
+from ragpack.pipeline import ContextPacker
 from ragpack.soft.checkpoint import load_checkpoint
 from ragpack.soft.learned import PolicyNet
 from ragpack.train.refrag.curriculum import CHUNKS, chunk_counts, lesson
@@ -92,6 +96,25 @@ def test_training_changes_the_projector_alone(trained, texts_folder, settings, t
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert {name.split(".")[0] for name in changed} == {"projector"}
+
+
+def test_an_update_of_the_decoder_is_merged_into_one_of_its_own(
+    texts_folder, settings, decoder_folder, tmp_path
+):
+    done = train(texts_folder, tmp_path / "new", **settings, lora=2)
+    folder = done.weights.parent
+    before, after = (
+        load_file(Path(each) / "model.safetensors") for each in (decoder_folder, folder / "decoder")
+    )
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert len(changed) == 4  # queries and values of two layers
+    assert all(name.endswith(("q_proj.weight", "v_proj.weight")) for name in changed)
+    packer = ContextPacker(Refrag(folder, device="cpu"), store=MemoryStore(), strict=True)
+    packed = packer.pack("Why?", [Passage("p", "a fox met a hen")])
+    new, old = (HFDecoder(str(each), device="cpu") for each in (folder / "decoder", decoder_folder))
+    assert new.inputs(packed, "Why?").embeds is not None
+    assert old.inputs(packed, "Why?").embeds is None
 
 
 def test_the_projector_learns(trained, texts_folder, decoder_folder, tmp_path):

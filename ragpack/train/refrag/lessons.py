@@ -1,4 +1,4 @@
-"""The projector's loss: what the decoder says behind soft tokens against what it should say."""
+"""The loss: what the decoder says behind soft tokens against what it should say."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ __all__ = ["Lessons"]
 
 
 class Lessons:
-    """Losses whose gradients reach the projector alone.
+    """Losses whose gradients reach the projector, and the decoder's updates if it has some.
 
     Args:
         setup: the models.
@@ -31,6 +31,8 @@ class Lessons:
                 themselves; the rest is the true token's. A decoder that must not change learns
                 nothing, so it can teach (as for xRAG and CompLLM).
         """
+        if self._setup.updates:
+            self._setup.reader.begin()
         readings = [sample.reading(sample.expanded) for sample in samples]
         logits = self._setup.reader.logits(readings, self._rows(samples))
         targets = [token for sample in samples for token in sample.target]

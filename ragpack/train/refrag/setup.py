@@ -1,7 +1,9 @@
 """The models that a training of REFRAG needs, loaded once and frozen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,11 +12,13 @@ from torch import Tensor
 
 from ragpack.models import checkpoint_folder, load_causal_lm, load_encoder, resolve
 from ragpack.models.embeddings import input_embeddings
+from ragpack.models.low_rank import LowRank
 from ragpack.models.prompt import INSTRUCTION
 from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.soft.checkpoint import SoftCheckpoint
 from ragpack.soft.encode import ChunkEncoder
 from ragpack.soft.reader import SoftReader
+from ragpack.train.refrag.lora import add_updates, merge
 from ragpack.train.refrag.samples import Sample
 
 __all__ = ["Setup", "set_up"]
@@ -22,12 +26,19 @@ __all__ = ["Setup", "set_up"]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A checkpoint with its frozen decoder and encoder."""
+    """A checkpoint with its frozen decoder, the updates of it that are trained, and its encoder."""
 
     checkpoint: SoftCheckpoint
     prompts: PromptTokenizer
     reader: SoftReader
     encoder: ChunkEncoder
+    updates: Mapping[str, LowRank]
+
+    def merge(self, folder: Path) -> None:
+        """Add the updates to the decoder, write it, and make the checkpoint one for it."""
+        made, model = self.checkpoint, self.reader.model
+        made.config = merge(model, self.updates, made.config, folder)
+        self.reader.begin()
 
     def vectors(self, samples: Sequence[Sample]) -> Tensor:
         """Chunk vectors [chunks of all samples, d]."""
@@ -51,15 +62,24 @@ class Setup:
         return -told[:, torch.arange(len(targets)), targets].mean(dim=1)
 
 
-def set_up(checkpoint: SoftCheckpoint, device: str | None) -> Setup:
-    """Everything for the checkpoint's own encoder and decoder."""
+def set_up(checkpoint: SoftCheckpoint, device: str | None, rank: int = 0) -> Setup:
+    """Everything for the checkpoint's own encoder and decoder.
+
+    Args:
+        checkpoint: is moved to the decoder's device.
+        device: where models run; a GPU where there is one.
+        rank: of the updates of a copy of the decoder; 0 for none.
+    """
     made = checkpoint.config
     model, tokenizer = load_causal_lm(made.decoder, device, torch.float32)
+    model = (deepcopy(model) if rank else model).requires_grad_(False)
+    updates = add_updates(model, rank) if rank else {}
     prompts = PromptTokenizer(tokenizer, INSTRUCTION)
     table = input_embeddings(checkpoint_folder(resolve(made.decoder)))
     return Setup(
         checkpoint.to(model.device),
         prompts,
-        SoftReader(model.requires_grad_(False), prompts),
+        SoftReader(model, prompts),
         ChunkEncoder(load_encoder(made.encoder, device), table, checkpoint.rarity.cpu()),
+        updates,
     )
