@@ -80,9 +80,7 @@ def refrag(
     decoder: Annotated[str, typer.Option("--decoder", help="Name or path.")] = DEFAULT_DECODER,
     lora: Annotated[
         int,
-        typer.Option(
-            "--lora", min=0, help="Rank of an update of the decoder; 0 leaves it as it is."
-        ),
+        typer.Option("--lora", min=0, help="Rank of an update of the decoder; 0 for none."),
     ] = 0,
     device: Device = None,
     json: Json = False,
