@@ -1,17 +1,21 @@
 """Fixtures that every test may use: a real Redis server, tiny checkpoints, the shared data."""
 
-import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,16 +25,64 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+# A property fails on a slow machine no sooner than on a quick one, and on the same examples
+# (--hypothesis-profile=default looks for new ones).
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
+
+
+def _until(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"it did not come to pass within {seconds} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """Waits until a condition holds that another thread or process brings about."""
+    return _until
+
+
 def _free_port() -> int:
-    """A free port whose neighbour 10,000 above, where a node of a cluster also listens, is free."""
-    for _ in range(100):
+    """A free port whose neighbour 10,000 above, where a node of a cluster also listens, is free.
+
+    Both lie below the ports that the system hands out, so that no connection takes one meanwhile.
+    """
+    while True:
+        port = random.randrange(10_100, 22_000)
         with socket.socket() as probe, socket.socket() as neighbour:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
+            try:
+                probe.bind(("127.0.0.1", port))
                 neighbour.bind(("127.0.0.1", port + 10_000))
-                return port
-    raise OSError("no two free ports 10,000 apart")
+            except OSError:
+                continue
+            return port
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Finds a port for a server that cannot be told to choose its own."""
+    return _free_port
+
+
+@pytest.fixture
+def spans() -> Iterator["InMemorySpanExporter"]:
+    """The spans of this process; OpenTelemetry takes one provider in a process's life."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    if not isinstance(provider := trace.get_tracer_provider(), TracerProvider):
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
+    exporter = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield exporter
+    exporter.shutdown()  # its processor stays with the provider
 
 
 class RedisServer:
@@ -55,15 +107,16 @@ class RedisServer:
         self._process = subprocess.Popen(
             self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with redis.Redis(port=self.port) as client:
-                try:
-                    client.ping()
-                    return
-                except redis.RedisError:
-                    time.sleep(0.02)
-        raise TimeoutError("redis-server did not answer within 30 s")
+        _until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"redis-server did not start: {self._command}"
+        with redis.Redis(port=self.port) as client:
+            try:
+                return int(client.info("server")["process_id"]) == self._process.pid
+            except redis.RedisError:
+                return False
 
     def kill(self) -> None:
         """Kill it at once, as a crash would."""
@@ -116,11 +169,7 @@ class RedisCluster:
 
     def wait(self) -> None:
         """Until every node sees the whole cluster."""
-        deadline = time.monotonic() + 30
-        while not all(self._sees_all(client) for client in self.clients):
-            if time.monotonic() > deadline:
-                raise TimeoutError("the nodes of the Redis Cluster did not meet within 30 s")
-            time.sleep(0.05)
+        _until(lambda: all(self._sees_all(client) for client in self.clients))
 
     @staticmethod
     def _sees_all(client: redis.Redis) -> bool:

@@ -63,8 +63,8 @@ def serve(
         keys=tuple(ring),
         upstream=upstream,
     )
-    log_as_json()
     server = make_server(chosen, host, port)
+    log_as_json()
     talk.print(f"listening on http://{host}:{port}; Ctrl-C stops", style="dim")
     try:
         server.run()

@@ -13,9 +13,6 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from ragpack.retrievers.langchain import PackedRetriever, RagpackCompressor
 
@@ -131,22 +128,14 @@ def test_an_error_is_seen_where_it_happened(make_packer):
     ]
 
 
-@pytest.fixture(scope="module")
-def spans() -> InMemorySpanExporter:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    return exporter
-
-
 @pytest.mark.parametrize("call", ["invoke", "ainvoke"])
 async def test_opentelemetry_spans(call, spans, shelf, make_packer, keyword):
     packed = PackedRetriever(base=shelf(documents=NOTES), packer=make_packer(keyword))
-    spans.clear()
-    with trace.get_tracer("app").start_as_current_span("request"):
+    with trace.get_tracer("app").start_as_current_span("request") as request:
         await run(packed, call)
-    ended = {span.name: span for span in spans.get_finished_spans()}
+    ours = request.get_span_context().trace_id
+    found = [span for span in spans.get_finished_spans() if span.context.trace_id == ours]
+    ended = {span.name: span for span in found}
     names = {span.context.span_id: name for name, span in ended.items()}
     parents = {name: names[span.parent.span_id] for name, span in ended.items() if span.parent}
     assert parents == {

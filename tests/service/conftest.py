@@ -14,6 +14,7 @@ from ragpack.service import Limits, Settings
 from ragpack.service.keys import Key
 from ragpack.service.server import make_server
 
+PATIENCE = 300  # seconds: a machine with other work to do may load a model for as long
 METHODS = ("identity", "recomp-mini", "recomp-extractive", "exit-mini", "exit", "ape")
 
 
@@ -29,12 +30,12 @@ class Running:
             time.sleep(0.01)
         self.port: int = self.server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=60)
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE)
 
     def stop(self) -> None:
         self.client.close()
         self.server.should_exit = True
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the server did not stop"
 
 
@@ -49,7 +50,7 @@ def make_key() -> Callable[..., Key]:
 
 def _starter(running: list[Running], indexes: Path) -> Callable[..., Running]:
     def start(**given: object) -> Running:
-        limits = replace(Limits(), **given.pop("limits", {}))
+        limits = replace(Limits(deadline_ms=1000 * PATIENCE), **given.pop("limits", {}))
         settings = {"store": "memory://", "methods": METHODS, "indexes": indexes}
         running.append(Running(Settings(**(settings | given), limits=limits)))
         return running[-1]
@@ -76,9 +77,11 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ru
 
 
 @pytest.fixture(scope="module")
-def service(start: Callable[..., Running]) -> Running:
-    """An open server for all tests of a file."""
-    return start()
+def service(start: Callable[..., Running], until: Callable[..., None]) -> Running:
+    """An open server for all tests of a file, with its models loaded."""
+    running = start()
+    until(lambda: running.client.get("/readyz").status_code == 200, PATIENCE)
+    return running
 
 
 @pytest.fixture

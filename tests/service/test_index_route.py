@@ -1,18 +1,21 @@
 """Passages are put into an index, found, replaced and deleted over HTTP."""
 
-import time
 from urllib.parse import quote
 
 import pytest
 
 
-def _done(client, answer):
-    assert answer.status_code == 202, answer.text
-    until = time.monotonic() + 60
-    while (job := client.get(answer.headers["location"]).json())["status"] in ("queued", "running"):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return job
+@pytest.fixture
+def done(until):
+    """Waits for the end of a job, and says how it ended."""
+
+    def wait(client, answer):
+        assert answer.status_code == 202, answer.text
+        job = answer.headers["location"]
+        until(lambda: client.get(job).json()["status"] not in ("queued", "running"))
+        return client.get(job).json()
+
+    return wait
 
 
 def _ids(client, query, k=3):
@@ -21,9 +24,9 @@ def _ids(client, query, k=3):
 
 
 @pytest.fixture
-def client(serve, passages):
+def client(serve, passages, done):
     client = serve().client
-    job = _done(client, client.post("/v1/index", json={"index": "book", "passages": passages}))
+    job = done(client, client.post("/v1/index", json={"index": "book", "passages": passages}))
     assert job["status"] == "done"
     assert job["result"]["added"] == 2
     assert job["result"]["computed"]["recomp-mini"] == 2
@@ -38,9 +41,9 @@ def test_what_is_indexed_is_found_and_computed_already(client):
     assert "38 metres" in answer["context"]
 
 
-def test_the_same_id_replaces(client):
+def test_the_same_id_replaces(client, done):
     new = [{"id": "b", "text": "Bees make honey. A hive has one queen."}]
-    job = _done(client, client.post("/v1/index", json={"index": "book", "passages": new}))
+    job = done(client, client.post("/v1/index", json={"index": "book", "passages": new}))
     assert job["result"]["added"] == 1
     asked = {"query": "honey", "index": "book", "k": 2, "method": "identity"}
     context = client.post("/v1/pack", json=asked).json()["context"]
@@ -58,10 +61,10 @@ def test_a_deleted_passage_is_gone_from_index_and_store(client, passages):
     assert client.delete("/v1/passages/b", params={"index": "book"}).status_code == 404
 
 
-def test_an_id_may_hold_any_character(client):
+def test_an_id_may_hold_any_character(client, done):
     ident = "https://example.org/a b?c=1#d/../é"
     body = {"index": "book", "passages": [{"id": ident, "text": "Goats climb."}]}
-    assert _done(client, client.post("/v1/index", json=body))["status"] == "done"
+    assert done(client, client.post("/v1/index", json=body))["status"] == "done"
     gone = client.delete(f"/v1/passages/{quote(ident, safe='')}", params={"index": "book"})
     assert gone.json()["id"] == ident
 
@@ -80,9 +83,11 @@ def test_without_a_folder_there_are_no_indexes(serve, passages):
     assert client.post("/v1/pack", json=asked).status_code == 404
 
 
-def test_an_index_of_another_encoder_is_a_conflict_without_our_paths(serve, tmp_path, passages):
+def test_an_index_of_another_encoder_is_a_conflict_without_our_paths(
+    serve, tmp_path, passages, done
+):
     client = serve().client
-    _done(client, client.post("/v1/index", json={"index": "book", "passages": passages}))
+    done(client, client.post("/v1/index", json={"index": "book", "passages": passages}))
     manifest = next((tmp_path / "indexes").rglob("manifest.json"))
     manifest.write_text(manifest.read_text().replace('"fingerprint": "', '"fingerprint": "00'))
     refused = client.post("/v1/pack", json={"query": "x", "index": "book"})

@@ -33,15 +33,10 @@ def store(redis_server):
     opened.close()
 
 
-def _until_stored(store, count):
-    while len(list(store.scan("default"))) < count:  # written in the background
-        time.sleep(0.02)
-
-
-def test_what_was_read_is_there_without_the_store(serve, store, redis_server, passages):
+def test_what_was_read_is_there_without_the_store(serve, store, redis_server, passages, until):
     client = serve(store=redis_server.url).client
     first = _ask(client, passages)
-    _until_stored(store, 2)
+    until(lambda: len(list(store.scan("default"))) == 2)  # written in the background
     second = _ask(client, passages)
     redis_server.kill()
     third = _ask(client, passages)
@@ -51,21 +46,20 @@ def test_what_was_read_is_there_without_the_store(serve, store, redis_server, pa
 
 
 @pytest.mark.parametrize("off", [{"recent_bytes": 0}, {"recent_seconds": 0.0}])
-def test_an_operator_can_switch_it_off(serve, store, redis_server, passages, off):
+def test_an_operator_can_switch_it_off(serve, store, redis_server, passages, off, until):
     client = serve(store=redis_server.url, **off).client
     _ask(client, passages)
-    _until_stored(store, 2)
+    until(lambda: len(list(store.scan("default"))) == 2)  # written in the background
     assert _ask(client, passages)[0] == ["hit"] * 2
     store.drop("default")
     assert _ask(client, passages)[0] == ["miss"] * 2
 
 
-def test_what_is_deleted_over_http_is_gone_at_once(serve, passages):
+def test_what_is_deleted_over_http_is_gone_at_once(serve, passages, until):
     client = serve().client
     body = {"index": "book", "passages": passages, "methods": ["recomp-extractive"]}
     job = client.post("/v1/index", json=body).headers["location"]
-    while client.get(job).json()["status"] != "done":
-        time.sleep(0.02)
+    until(lambda: client.get(job).json()["status"] == "done")
     assert _ask(client, passages)[0] == ["hit"] * 2
     client.delete("/v1/passages/b", params={"index": "book"}).raise_for_status()
     assert _ask(client, passages)[0] == ["hit", "miss"]

@@ -1,0 +1,43 @@
+"""Requests share the runs of the encoder."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from ragpack.service.batching import MergingEncoder
+from ragpack.service.metrics import Metrics
+from ragpack.types import Fingerprint
+
+
+class Held:
+    """Lengths of texts as their vectors; each run waits until it is let go."""
+
+    dim = 1
+    fingerprint = Fingerprint("held")
+
+    def __init__(self):
+        self.runs = []
+        self.go = threading.Event()
+
+    def encode(self, texts):
+        self.runs.append(list(texts))
+        assert self.go.wait(300)
+        return np.array([[len(text)] for text in texts], np.float32)
+
+
+def test_what_comes_while_the_encoder_runs_shares_the_next_run(until):
+    encoder, metrics = Held(), Metrics()
+    merging = MergingEncoder(encoder, metrics)
+    with ThreadPoolExecutor(8) as callers:
+        first = callers.submit(merging.encode, ["a"])
+        until(lambda: encoder.runs)
+        asked = [["b" * n, "c"] for n in range(7)]
+        others = [callers.submit(merging.encode, texts) for texts in asked]
+        until(lambda: merging._jobs.qsize() == len(others))
+        encoder.go.set()
+        assert first.result().tolist() == [[1]]
+        assert [other.result().tolist() for other in others] == [[[n], [1]] for n in range(7)]
+    merging.close()
+    assert [len(texts) for texts in encoder.runs] == [1, 14]
+    assert metrics.registry.get_sample_value("ragpack_batch_requests_sum") == 8
