@@ -4,18 +4,20 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
-from ragpack.service import Settings
+from ragpack.service import Limits, Settings
 from ragpack.service.keys import Key
 from ragpack.service.server import make_server
 
 KEY = "a-long-and-random-key"
+PATIENCE = 300  # seconds: a machine with other work to do may load a model for as long
+PATIENT = Limits(deadline_ms=1000 * PATIENCE)
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _QUIET = ["--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 _QUIET += ["--disable-sync", "--no-first-run", "--disable-quic"]
@@ -26,10 +28,10 @@ def _serving(settings: Settings) -> Iterator[str]:
     server = make_server(settings, "127.0.0.1", 0)
     thread = threading.Thread(target=server.run)
     thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started and thread.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.02)
     try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.02)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -41,7 +43,7 @@ def _serving(settings: Settings) -> Iterator[str]:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a service that anyone may use."""
     indexes = tmp_path_factory.mktemp("indexes")
-    with _serving(Settings(store="memory://", indexes=indexes)) as url:
+    with _serving(Settings(store="memory://", indexes=indexes, limits=PATIENT)) as url:
         yield url
 
 
@@ -54,8 +56,9 @@ def key() -> str:
 @pytest.fixture(scope="session")
 def locked_service() -> Iterator[str]:
     """URL of a service that wants a key."""
-    known = Key("team-a", sha256(KEY.encode()).digest(), "team-a")
-    with _serving(Settings(store="memory://", methods=("identity",), keys=(known,))) as url:
+    known = (Key("team-a", sha256(KEY.encode()).digest(), "team-a"),)
+    settings = Settings(store="memory://", methods=("identity",), keys=known, limits=PATIENT)
+    with _serving(settings) as url:
         yield url
 
 
@@ -69,6 +72,23 @@ def browser() -> Iterator[Any]:
 
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as started:
-        running = started.chromium.launch(executable_path=binary, args=[*_QUIET, *sandbox])
+        running = started.chromium.launch(
+            executable_path=binary, args=[*_QUIET, *sandbox], timeout=1000 * PATIENCE
+        )
         yield running
         running.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens an empty page in a context of its own, with the context's settings."""
+    contexts = []
+
+    def opened(**settings: Any) -> Any:
+        contexts.append(browser.new_context(**settings))
+        contexts[-1].set_default_timeout(1000 * PATIENCE)
+        return contexts[-1].new_page()
+
+    yield opened
+    for context in contexts:
+        context.close()

@@ -30,13 +30,15 @@ METRIC = re.compile(r"\b((?:ragpack|process)_\w+)(?:\{([^}]*)\})?")
 
 
 @pytest.fixture(scope="module")
-def exported(service: str) -> dict[str, set[str]]:
+def exported(service: str, until: Any) -> dict[str, set[str]]:
     """The labels of every metric that the service exports after some use."""
     with Client(service) as client:
         for _ in range(2):
             client.compress("How long is the tank?", ["The tank is 38 metres."])
         with pytest.raises(RagpackError):
             client.compress("How long?", ["The tank is 38 metres."], method="nope")
+    # a failed request is counted when its answer has gone out
+    until(lambda: "ragpack_failures_total{" in httpx.get(f"{service}/metrics").text)
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(httpx.get(f"{service}/metrics").text):
         for sample in family.samples:

@@ -49,22 +49,18 @@ CONTRAST = """() => {
 
 
 @pytest.fixture
-def result(browser: Any, service: str) -> Any:
+def result(open_page: Any, service: str) -> Any:
     """Opens the page with a sample's result."""
-    contexts = []
 
     def show(**settings: Any) -> Any:
-        contexts.append(browser.new_context(**settings))
-        page = contexts[-1].new_page()
+        page = open_page(**settings)
         page.goto(service)
         page.wait_for_selector("#methods label")
         page.click("#try")
         page.wait_for_selector(READY)
         return page
 
-    yield show
-    for context in contexts:
-        context.close()
+    return show
 
 
 def _tree(page: Any) -> list[dict[str, str]]:

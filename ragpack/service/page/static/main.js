@@ -10,6 +10,7 @@ const SLOW = 1500; // milliseconds after which the wait is explained
 const FLASH = 2000;
 
 let running = null; // the AbortController of the request under way
+let latest = 0; // how often the link was begun, so that an older one never replaces a newer
 let least = {}; // where the score sliders start, by method
 
 const say = (words) => (byId("status").textContent = words);
@@ -54,8 +55,10 @@ async function loadMethods(wanted) {
 }
 
 async function remember() {
+  const mine = ++latest;
   const state = { ...form.asked(), methods: form.chosenMethods(), ...board.state() };
-  history.replaceState(null, "", `#${await encode(state)}`);
+  const link = await encode(state);
+  if (mine === latest) history.replaceState(null, "", `#${link}`);
 }
 
 async function share() {
