@@ -44,7 +44,8 @@ def talk_logs() -> None:
 
 def show_report(report: PackReport) -> None:
     """Tokens, cache results and times of a request."""
-    table = Table(box=None, pad_edge=False, title_justify="left", title=_headline(report))
+    talk.print(_headline(report), style="italic", soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
     for column in ("passage", "tokens in", "out", "cache", "note"):
         table.add_column(column, justify="right" if column in ("tokens in", "out") else "left")
     for row in report.passages:

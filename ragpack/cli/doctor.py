@@ -17,7 +17,8 @@ from ragpack.cli.console import emit, talk
 from ragpack.cli.options import Json, Store
 from ragpack.errors import RagpackError
 from ragpack.keys import CacheKey
-from ragpack.models import checkpoint_folder, load_causal_lm, resolve, weights_digest
+from ragpack.models import resolve
+from ragpack.pipeline import make_compressor
 
 __all__ = ["doctor"]
 
@@ -55,7 +56,7 @@ def doctor(
         _try("device", _device),
         _try("encoder", lambda: str(resolve(config.DEFAULT_ENCODER).path)),
         _try("decoder", lambda: str(resolve(config.DEFAULT_DECODER).path)),
-        *(_try(f"method {name}", _loads(name)) for name in registry.names("compressors")),
+        *map(_method, registry.names("compressors")),
         _try("store", lambda: _round_trip(store or config.store_url())),
         _try("home", _home),
     ]
@@ -84,12 +85,21 @@ def _device() -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def _loads(name: str) -> Callable[[], str]:
-    def probe() -> str:
+def _method(name: str) -> _Check:
+    """Whether a method can run; one whose models are not here is a fact and no fault."""
+    label = f"method {name}"
+    try:
         method: Any = registry.load("compressors", name)
-        return f"{method.kind}, {'query-aware' if method.query_aware else 'query-free'}"
-
-    return probe
+    except RagpackError as error:
+        return _Check(label, False, str(error))
+    try:
+        if method.kind != "kv":  # that takes a minute, and --model is for it
+            _ = make_compressor(name, {}).fingerprint
+    except (RagpackError, OSError) as error:
+        return _Check(label, None, f"cannot run here: {str(error).partition(chr(10))[0]}")
+    return _Check(
+        label, True, f"{method.kind}, {'query-aware' if method.query_aware else 'query-free'}"
+    )
 
 
 def _round_trip(url: str) -> str:
@@ -117,6 +127,7 @@ def _home() -> str:
 def _gate(name: str) -> list[_Check]:
     """The exactness matrix of a decoder, run afresh and remembered."""
     from ragpack.kv.verdict import judge
+    from ragpack.models import checkpoint_folder, load_causal_lm, weights_digest
 
     try:
         weights = weights_digest(checkpoint_folder(resolve(name)))
@@ -131,6 +142,9 @@ def _gate(name: str) -> list[_Check]:
 
 def _show(checks: list[_Check]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     marks = {True: Text("ok", "green"), False: Text("FAILED", "bold red"), None: Text("")}
     for check in checks:
         table.add_row(marks[check.ok], check.name, Text(check.detail))

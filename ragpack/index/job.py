@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -23,10 +23,13 @@ from ragpack.index.indexer import Indexer
 from ragpack.index.precomputable import require_precomputable
 from ragpack.index.recall import Recall, measure_recall
 from ragpack.index.token_ratio import TokenRatio
-from ragpack.models import SentenceEncoder, load_encoder, load_token_counter
+from ragpack.models import load_token_counter
 from ragpack.models.dense import DenseEncoder
 from ragpack.pipeline import make_compressor
 from ragpack.protocols import CacheStore, TokenCounter
+
+if TYPE_CHECKING:
+    from ragpack.models import SentenceEncoder
 
 __all__ = ["IndexJob", "IndexPlan", "IndexResult"]
 
@@ -106,6 +109,8 @@ class IndexJob:
     """
 
     def __init__(self, plan: IndexPlan) -> None:
+        from ragpack.models import load_encoder  # brings torch: only a job needs it
+
         self.plan = plan
         self._letters = plan.failed or plan.folder / "failed.jsonl"
         if plan.prune and plan.corpus.path.resolve() == self._letters.resolve():
@@ -237,7 +242,9 @@ class IndexJob:
             yield caches
 
 
-def _splitter(plan: IndexPlan, encoder: SentenceEncoder, counter: TokenCounter) -> Splitter | None:
+def _splitter(
+    plan: IndexPlan, encoder: "SentenceEncoder", counter: TokenCounter
+) -> Splitter | None:
     if plan.split == "none":
         return None
     if plan.split == "auto":

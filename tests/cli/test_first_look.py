@@ -1,0 +1,34 @@
+"""What somebody meets who tries the command for the first time."""
+
+import subprocess
+import sys
+
+from ragpack.cli import console
+from ragpack.report import PackReport
+
+
+def test_help_and_wrong_usage_load_no_model_library() -> None:
+    code = (
+        "import sys, ragpack.cli.app\n"
+        "heavy = {'torch', 'transformers', 'sentence_transformers', 'faiss', 'langchain_core'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_headline_of_a_report_is_one_line(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    console.show_report(PackReport("recomp-mini", 100, 50))
+    assert "(rate 0.50), 0 hits, 0 misses\n" in capsys.readouterr().err
+
+
+def test_doctor_tells_which_methods_cannot_run_and_cuts_no_path(ragpack, monkeypatch) -> None:
+    checks = {check["check"]: check for check in ragpack("doctor", "--json").json}
+    assert checks["method recomp-mini"]["ok"] is True
+    assert checks["method exit"]["ok"] is None
+    assert "google/gemma-2b-it" in checks["method exit"]["detail"]
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = ragpack("doctor").err
+    assert "…" not in shown
+    assert checks["encoder"]["detail"][-20:] in shown.replace("\n", "").replace(" ", "")
