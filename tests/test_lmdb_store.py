@@ -39,7 +39,7 @@ def in_child(work, *arguments):
     here, there = FORK.Pipe()
     child = FORK.Process(target=answer, args=(there, work, *arguments))
     child.start()
-    assert here.poll(60), "the child hangs"
+    assert here.poll(300), "the child hangs"
     result = here.recv()
     child.join()
     if isinstance(result, Exception):
@@ -155,8 +155,9 @@ def test_a_chunk_that_is_odd_makes_a_miss(store, change):
 
 def write_until_killed(connection, folder):
     store = open_store(f"lmdb://{folder}?max_bytes=100MB")
-    connection.send("ready")
     for turn in count():
+        if turn == 3:
+            connection.send("well under way")
         name = f"wall:{os.getpid()}.{turn % 40}"
         value = bytes([turn % 251]) * (turn * 37_123 % 2_500_000)
         store.put_many({name: value, f"{name}s": b"x" * 500})
@@ -172,7 +173,7 @@ def test_killed_writers_leave_whole_values(folder):
         for writer in writers:
             writer.start()
         for _ in writers:
-            assert here.poll(60)
+            assert here.poll(300)
             here.recv()
         time.sleep(0.4 + 0.13 * turn)
         for writer in writers:

@@ -1,7 +1,6 @@
 """Redis over TLS: rediss:// with an authority of one's own."""
 
 import shutil
-import socket
 import subprocess
 
 import pytest
@@ -26,9 +25,8 @@ def certificate(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tls_port(certificate, tmp_path_factory):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+def tls_port(certificate, tmp_path_factory, free_port):
+    port = free_port()
     cert, key = certificate
     command = ["redis-server", "--port", "0", "--tls-port", port, "--save", "", "--bind"]
     command += ["127.0.0.1", "--tls-cert-file", cert, "--tls-key-file", key]

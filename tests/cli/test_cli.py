@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -181,7 +181,7 @@ def test_cache_verify_finds_and_heals(ragpack, corpus, redis_url) -> None:
     assert ragpack("cache", "verify", "--store", redis_url, "--json").json["sound"] == 2
 
 
-def test_interrupted_indexing_goes_on(tmp_path: Path) -> None:
+def test_interrupted_indexing_goes_on(tmp_path: Path, until: Callable[..., None]) -> None:
     """A real process, interrupted as Ctrl-C does, then run again to the same index."""
     corpus, folder = tmp_path / "many.jsonl", tmp_path / "index"
     corpus.write_text(
@@ -196,11 +196,13 @@ def test_interrupted_indexing_goes_on(tmp_path: Path) -> None:
     command += ["--index", str(folder), "--methods", "", "--json"]
     job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     store = open_store(url)
-    while store.stats().entries == 0 and job.poll() is None:
-        time.sleep(0.05)
-    job.send_signal(signal.SIGINT)
-    _, stderr = job.communicate(timeout=60)
-    store.close()
+    try:
+        until(lambda: store.stats().entries or job.poll() is not None)
+        job.send_signal(signal.SIGINT)
+        _, stderr = job.communicate(timeout=120)
+    finally:
+        job.kill()
+        store.close()
     assert job.returncode not in (0, None)
     assert b"Traceback" not in stderr
     assert not (folder / "manifest.json").exists()

@@ -1,36 +1,33 @@
 """``ragpack serve`` as its users run it."""
 
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 
 import httpx
 
 
-def test_it_serves_until_it_is_told_to_stop(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_it_serves_until_it_is_told_to_stop(tmp_path, free_port, until):
+    url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "ragpack.cli", "serve", "--port", str(port)]
     command += ["--store", f"lmdb://{tmp_path / 'store'}", "--methods", "identity"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 120
-        while True:
-            try:
-                answer = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60)
-                break
-            except httpx.TransportError:
-                assert process.poll() is None
-                assert time.monotonic() < until
-                time.sleep(0.1)
-        os.kill(process.pid, signal.SIGTERM)
-        _, talk = process.communicate(timeout=60)
-    assert answer.json() == {"status": "ok"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def answers():
+        assert process.poll() is None
+        try:
+            return httpx.get(f"{url}/healthz", timeout=60).json() == {"status": "ok"}
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(answers)
+        process.send_signal(signal.SIGTERM)
+        _, talk = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode in (0, -signal.SIGTERM)
-    assert f"listening on http://127.0.0.1:{port}" in talk
+    assert f"listening on {url}" in talk
 
 
 def test_it_is_not_open_to_the_network_by_accident(ragpack, monkeypatch, tmp_path):

@@ -19,7 +19,7 @@ def client(redis_server):
 
 @pytest.fixture
 def packer(redis_server, scripted):
-    url = f"{redis_server.url}?timeout=0.3"
+    url = f"{redis_server.url}?timeout=2"
     with ContextPacker(scripted(), store=url, deadline_ms=20_000) as opened:
         yield opened
 

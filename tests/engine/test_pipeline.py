@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -151,7 +150,7 @@ def test_select_that_breaks_falls_back_to_the_text(scripted, passages) -> None:
 
 def test_deadline_passes_the_text_on_and_the_work_is_not_lost(scripted, passages) -> None:
     finish = threading.Event()
-    method = scripted(lambda _: finish.wait(30))
+    method = scripted(lambda _: finish.wait(300))
     with packer_for(method, deadline_ms=50) as packer:
         late = packer.pack(QUERY, passages)  # returns although the method is still at it
         assert late.report.fallbacks == {"deadline": 3}
@@ -165,44 +164,49 @@ def test_deadline_passes_the_text_on_and_the_work_is_not_lost(scripted, passages
 
 def test_deadline_is_an_error_in_strict_mode(scripted, passages) -> None:
     finish = threading.Event()
-    method = scripted(lambda _: finish.wait(30))
+    method = scripted(lambda _: finish.wait(300))
     with packer_for(method, deadline_ms=50, strict=True) as packer:
         with pytest.raises(CompressionTimeout):
             packer.pack(QUERY, passages)
         finish.set()
 
 
-def test_equal_requests_at_once_compute_once(scripted, passages) -> None:
-    arrived = threading.Barrier(8)
+def joining(packer: ContextPacker) -> list[object]:
+    """A list that grows by one with each request that has joined the packer's flights."""
+    flights, joined = packer.cache._flights, []
+    join = flights.join
 
-    def pack(packer: ContextPacker) -> str:
-        arrived.wait(30)
-        return packer.pack(QUERY, passages).text
+    def counted(keys):
+        found = join(keys)
+        joined.append(keys)
+        return found
 
-    method = scripted(lambda _: time.sleep(0.5))
+    flights.join = counted
+    return joined
+
+
+def test_equal_requests_at_once_compute_once(scripted, passages, until) -> None:
+    method = scripted(lambda _: until(lambda: len(joined) == 8))
     with packer_for(method) as packer, ThreadPoolExecutor(8) as threads:
-        texts = list(threads.map(pack, [packer] * 8))
+        joined = joining(packer)
+        texts = list(threads.map(lambda _: packer.pack(QUERY, passages).text, range(8)))
     assert len(set(texts)) == 1
     assert len(method.calls) == 1
 
 
-def test_an_interrupted_flight_leaves_nobody_waiting(scripted, passages) -> None:
-    started, interrupt = threading.Event(), threading.Event()
-
+def test_an_interrupted_flight_leaves_nobody_waiting(scripted, passages, until) -> None:
     def interrupted(batch) -> None:
-        started.set()
-        interrupt.wait(10)
+        until(lambda: len(joined) == 2)
         raise KeyboardInterrupt
 
     with packer_for(scripted(interrupted)) as packer, ThreadPoolExecutor(2) as threads:
+        joined = joining(packer)
         first = threads.submit(packer.pack, QUERY, passages)
-        started.wait(10)
+        until(lambda: joined)
         second = threads.submit(packer.pack, QUERY, passages)
-        time.sleep(0.1)
-        interrupt.set()
         with pytest.raises(KeyboardInterrupt):
-            first.result(10)
-        assert second.result(10).report.fallbacks == {"CompressionError": 3}
+            first.result(120)
+        assert second.result(120).report.fallbacks == {"CompressionError": 3}
 
 
 def test_bypass_hands_the_plain_prompt_on(scripted, passages, monkeypatch) -> None:
@@ -215,7 +219,7 @@ def test_bypass_hands_the_plain_prompt_on(scripted, passages, monkeypatch) -> No
     assert method.calls == []
 
 
-def test_redis_killed_and_restarted(scripted, passages, redis_server) -> None:
+def test_redis_killed_and_restarted(scripted, passages, redis_server, until) -> None:
     with packer_for(scripted(), redis_server.url) as packer:
         packer.pack(QUERY, passages)
         packer.flush()
@@ -227,13 +231,13 @@ def test_redis_killed_and_restarted(scripted, passages, redis_server) -> None:
         packer.flush()
         assert packer.cache.counts["write failed"] == 3
         redis_server.start()
-        for _ in range(100):
+
+        def hits() -> int:
             up = packer.pack(QUERY, passages)
             packer.flush()
-            if up.report.hits == 3:
-                break
-            time.sleep(0.1)
-        assert up.report.hits == 3
+            return up.report.hits
+
+        until(lambda: hits() == 3)
 
 
 def test_a_damaged_entry_is_refused_counted_and_healed(scripted, passages) -> None:
@@ -284,7 +288,7 @@ def test_async_pack_leaves_the_loop_free(scripted, passages) -> None:
         finish.set()  # only a free loop comes to this line
         return (await packing).text
 
-    with packer_for(scripted(lambda _: finish.wait(30))) as packer:
+    with packer_for(scripted(lambda _: finish.wait(300))) as packer:
         text = asyncio.run(both(packer))
         assert finish.is_set()
         assert text == packer.pack(QUERY, passages).text

@@ -1,5 +1,4 @@
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -21,7 +20,7 @@ Sse = Callable[..., bytes]
 
 @pytest.fixture
 def decoder(chat_server: Any) -> Iterator[OpenAIDecoder]:
-    opened = OpenAIDecoder.from_url(f"openai://{chat_server.address}/v1?model=big", timeout=5.0)
+    opened = OpenAIDecoder.from_url(f"openai://{chat_server.address}/v1?model=big", timeout=60.0)
     yield opened
     opened.close()
 
@@ -174,14 +173,14 @@ def test_a_server_that_hangs_is_left(chat_server: Any, sse: Sse) -> None:
 
     def slow() -> Iterator[bytes]:
         yield sse("Ada ")
-        released.wait(30)
+        released.wait(300)
 
     chat_server.chat(slow())
-    opened = open_decoder(f"openai://{chat_server.address}/v1?model=big", timeout=0.3)
+    opened = open_decoder(f"openai://{chat_server.address}/v1?model=big", timeout=3)
     try:
         pieces = opened.stream(CONTEXT, QUERY)
         assert next(pieces) == "Ada "
-        with pytest.raises(HandoffError, match=r"gave nothing for 0.3 s.*raise timeout="):
+        with pytest.raises(HandoffError, match=r"gave nothing for 3 s.*raise timeout="):
             next(pieces)
     finally:
         released.set()
@@ -189,7 +188,7 @@ def test_a_server_that_hangs_is_left(chat_server: Any, sse: Sse) -> None:
 
 
 def test_a_caller_who_stops_ends_the_request(
-    decoder: OpenAIDecoder, chat_server: Any, sse: Sse
+    decoder: OpenAIDecoder, chat_server: Any, sse: Sse, until: Callable[..., None]
 ) -> None:
     def endless() -> Iterator[bytes]:
         while not chat_server.hung_up:
@@ -199,10 +198,7 @@ def test_a_caller_who_stops_ends_the_request(
     pieces = decoder.stream(CONTEXT, QUERY)
     assert next(pieces) == "more "
     pieces.close()
-    deadline = time.monotonic() + 20
-    while not chat_server.hung_up and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert chat_server.hung_up
+    until(lambda: chat_server.hung_up)
 
 
 BREAKS = {

@@ -110,7 +110,9 @@ def test_text_of_special_tokens_stays_text(checkpoint):
 
 def test_what_is_stored_does_not_depend_on_the_recipe(checkpoint):
     store = MemoryStore()
-    _packer(KvReuse(checkpoint, recompute=0.0), store).pack(QUERY, PASSAGES)
+    cold = _packer(KvReuse(checkpoint, recompute=0.0), store)
+    cold.pack(QUERY, PASSAGES)
+    cold.flush()
     warm = _packer(KvReuse(checkpoint, recompute=0.5, selection="first"), store)
     assert warm.pack(QUERY, PASSAGES).report.hits == 3
     bare = _packer(KvReuse(checkpoint, anchor=False), store)

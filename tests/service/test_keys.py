@@ -16,6 +16,14 @@ def bearer(secret: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"}
 
 
+@pytest.fixture(scope="module")
+def keyed(start, make_key):
+    """A client of a server with a key that is good and one that has expired."""
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    keys = (make_key("team", "secret"), make_key("gone", "old", expires=past))
+    return start(keys=keys, methods=("identity",)).client
+
+
 @pytest.mark.parametrize(
     ("header", "code"),
     [
@@ -28,18 +36,16 @@ def bearer(secret: str) -> dict[str, str]:
         ("Bearer old", "ExpiredKey"),
     ],
 )
-def test_without_a_good_key_nothing_is_served(serve, make_key, header, code):
-    past = datetime.now(UTC) - timedelta(seconds=1)
-    client = serve(keys=(make_key("team", "secret"), make_key("gone", "old", expires=past))).client
+def test_without_a_good_key_nothing_is_served(keyed, header, code):
     headers = {} if header is None else {"Authorization": header.encode("latin-1")}
-    refused = client.post("/v1/compress", json=ASKED, headers=headers)
+    refused = keyed.post("/v1/compress", json=ASKED, headers=headers)
     assert refused.status_code == 401
     assert refused.headers["www-authenticate"] == "Bearer"
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["code"] == code
-    assert client.get("/v1/methods").status_code == 401
-    assert client.get("/healthz").status_code == 200
-    assert client.post("/v1/compress", json=ASKED, headers=bearer("secret")).status_code == 200
+    assert keyed.get("/v1/methods").status_code == 401
+    assert keyed.get("/healthz").status_code == 200
+    assert keyed.post("/v1/compress", json=ASKED, headers=bearer("secret")).status_code == 200
 
 
 def test_a_rate_and_a_quota_have_an_end(serve, make_key):

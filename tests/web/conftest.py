@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
+import httpx
 import pytest
 
 from ragpack.service import Limits, Settings
@@ -40,10 +41,12 @@ def _serving(settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a service that anyone may use."""
+def service(tmp_path_factory: pytest.TempPathFactory, until: Callable[..., None]) -> Iterator[str]:
+    """URL of a service that anyone may use, with its models loaded."""
     indexes = tmp_path_factory.mktemp("indexes")
-    with _serving(Settings(store="memory://", indexes=indexes, limits=PATIENT)) as url:
+    settings = Settings(store="memory://", indexes=indexes, limits=PATIENT)
+    with _serving(settings) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
+        until(lambda: client.get("/readyz").status_code == 200, PATIENCE)
         yield url
 
 
