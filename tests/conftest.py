@@ -5,6 +5,7 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,13 @@ settings.register_profile(
 settings.load_profile("steady")
 
 
+def pytest_runtest_setup() -> None:
+    """Each test draws the same random numbers, whichever ran before it."""
+    random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 def _until(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -52,7 +60,7 @@ def _free_port() -> int:
     Both lie below the ports that the system hands out, so that no connection takes one meanwhile.
     """
     while True:
-        port = random.randrange(10_100, 22_000)
+        port = random.SystemRandom().randrange(10_100, 22_000)
         with socket.socket() as probe, socket.socket() as neighbour:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -207,8 +215,8 @@ def shared_data() -> Path:
     return folder
 
 
-# Where a method's published checkpoint is on the hub alone, a tiny random one of its shape stands
-# in. transformers is imported late, since most tests do without it.
+# Where a method's published checkpoint is on the hub alone, or large, a tiny random one of its
+# shape stands in. transformers is imported late, since most tests do without it.
 
 _SMALL = {
     "hidden_size": 32,
@@ -259,15 +267,21 @@ def _save_judge(folder: Path) -> dict[str, Any]:
     return {"model": str(folder), "adapter": None}
 
 
-def _save_soft(folder: Path) -> dict[str, Any]:
+def _save_decoder(folder: Path) -> dict[str, Any]:
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     from ragpack.models import checkpoint_folder, resolve
-    from ragpack.train.refrag.start import untrained
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder(resolve("smollm2-135m-instruct")))
     config = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=1, **_SMALL)
     _save(LlamaForCausalLM(config), tokenizer, folder)
+    return {"model": str(folder)}
+
+
+def _save_soft(folder: Path) -> dict[str, Any]:
+    from ragpack.train.refrag.start import untrained
+
+    _save_decoder(folder)
     made = untrained("all-minilm-l6-v2", str(folder), inner=8, policy_width=8, chunk=4)
     made.save(folder.parent / "refrag")
     return {"checkpoint": str(folder.parent / "refrag")}
@@ -279,7 +293,7 @@ def _save_xrag(folder: Path) -> dict[str, Any]:
     import torch
     from safetensors.torch import save_file
 
-    _save_soft(folder)  # its tiny decoder retrieves, too
+    _save_decoder(folder)  # which retrieves, too
     config = {"projector_type": "mlp2x_gelu", "retriever_hidden_size": 32, "hidden_size": 32}
     shapes = {"0.weight": (32, 32), "0.bias": (32,), "2.weight": (32, 32), "2.bias": (32,)}
     tensors = {f"projector.projector.{name}": torch.randn(one) for name, one in shapes.items()}
@@ -299,7 +313,7 @@ def _save_arc(folder: Path) -> dict[str, Any]:
 
     from ragpack.soft.pooling_encoder import EncoderShape, PoolingEncoder
 
-    _save_soft(folder)  # its tiny decoder stands for the encoder's backbone, too
+    _save_decoder(folder)  # which stands for the encoder's backbone, too
     words = AutoConfig.from_pretrained(folder).vocab_size
     encoder = PoolingEncoder(EncoderShape(words, 32, 64, 1, 2, 1, 16, 1e-6, 10000.0, 8), 1)
     tensors = {f"embedder.{name}": part for name, part in encoder.state_dict().items()}
@@ -317,7 +331,7 @@ def _save_icae(folder: Path) -> dict[str, Any]:
     import torch
     from safetensors.torch import save_file
 
-    _save_soft(folder)
+    _save_decoder(folder)
     update = "icae.base_model.model.model.layers.0.self_attn.q_proj.lora_{}.default.weight"
     tensors = {"memory_token_embed.weight": torch.randn(8 + 3, 32)}
     tensors |= {update.format("A"): torch.randn(4, 32), update.format("B"): torch.randn(32, 4)}
@@ -331,9 +345,11 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 _TINY = {
+    "ape": _save_decoder,
     "arc-encoder": _save_arc,
     "exit": _save_judge,
     "icae": _save_icae,
+    "kv-reuse": _save_decoder,
     "llmlingua2": _save_classifier,
     "recomp-abstractive": _save_summariser,
     "refrag": _save_soft,

@@ -13,6 +13,14 @@ import pytest
 from ragpack.corpus import read_passages
 from ragpack.registry import open_store
 
+# The command; a shell hands an ignored SIGINT on to what it runs in the background.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from ragpack.cli import main
+main()
+"""
+
 
 def test_index_then_pack_from_the_index(ragpack, corpus, tmp_path) -> None:
     folder = tmp_path / "index"
@@ -192,7 +200,7 @@ def test_interrupted_indexing_goes_on(tmp_path: Path, until: Callable[..., None]
     )
     url = f"lmdb://{tmp_path / 'store'}"
     environment = os.environ | {"RAGPACK_STORE": url}
-    command = [sys.executable, "-m", "ragpack.cli", "index", "--corpus", str(corpus)]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "index", "--corpus", str(corpus)]
     command += ["--index", str(folder), "--methods", "", "--json"]
     job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     store = open_store(url)
