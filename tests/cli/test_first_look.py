@@ -28,6 +28,7 @@ def test_doctor_tells_which_methods_cannot_run_and_cuts_no_path(ragpack, monkeyp
     assert checks["method recomp-mini"]["ok"] is True
     assert checks["method exit"]["ok"] is None
     assert "google/gemma-2b-it" in checks["method exit"]["detail"]
+    assert checks["method exit"]["detail"].endswith("install a model package.")
     monkeypatch.setenv("COLUMNS", "60")
     shown = ragpack("doctor").err
     assert "…" not in shown

@@ -137,10 +137,15 @@ def test_a_budget_goes_by_the_retrievers_scores_where_a_method_has_none(counter)
     assert unscored.segments[0].passage.id == "far"
 
 
-@pytest.mark.parametrize("budget", [0, -1])
-def test_a_budget_of_nothing_is_refused_by_each_call(budget: int) -> None:
+@pytest.mark.parametrize("budget", [0, -1, float("nan")])
+def test_a_budget_that_is_none_is_refused_by_each_call(budget) -> None:
     with (
         packer_for("identity") as packer,
         pytest.raises(ConfigError, match="budget must be at least 1 token"),
     ):
         packer.pack(QUERY, SCORED, budget=budget)
+
+
+def test_a_deadline_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match="deadline_ms must be above 0"):
+        packer_for("identity", deadline_ms=float("nan"))
