@@ -7,17 +7,24 @@ takes, the text cut there (*cut*) and the sentences recomp-extractive fits into 
 *others* are the soft tokens of another sample's passages: what they gain over *none* is not in the
 context, such as how answers look. *recovered* is (none - x) / (none - full) in mean negative
 log-likelihood a token. ``--oracle`` adds the chunks whose spelling out, one at a time, gains most.
-With ``--rows`` a run may be stopped and goes on where it was. From the repository's root:
 
-    python benchmarks/refrag_quality.py --samples 40 --plot pareto.png
+Samples are drawn by each of the ``--seeds`` and pooled. With ``--rows`` a run may be stopped and
+goes on where it was, arm by arm: expensive arms may be measured on fewer samples into the same
+file, and files of several runs may be put together. From the repository's root:
+
+    python benchmarks/refrag_quality.py --seeds 0 1 2 --samples 8 --rows rows.jsonl
+    python benchmarks/refrag_quality.py --samples 8 --oracle --rows rows.jsonl --plot pareto.png
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +41,12 @@ from ragpack.soft.placed import PlacedChunks
 from ragpack.train.refrag.data import python_source
 
 GO_ON = "How does the text go on?"
-SIZES = (4, 8, 16)
 TEXT_SENSE = "query-cosine"
 """The policy whose rows the cut text gets, for each share; those of the others are nearly equal."""
+POLICIES = (TEXT_SENSE, "learned", "ppl-desc", "ppl-asc", "reconstruction-loss")
+
+Arm = tuple[str, list[PackedContext] | list[str], int]
+"""A name, its contexts, whose losses are averaged, and the rows of the first one."""
 
 
 @dataclass(frozen=True)
@@ -60,93 +70,111 @@ def answers(count: int, passages: int, seed: int) -> list[Sample]:
 
 
 def continuations(count: int, seed: int, decoder: HFDecoder) -> list[Sample]:
-    """256 tokens of a module and the next 32."""
+    """256 tokens of a module and the next 32; fewer samples are the first ones of more."""
     modules = list(python_source(held_out=True))
+    random.Random(seed).shuffle(modules)
     found = []
-    for text in random.Random(seed).sample(modules, min(count, len(modules))):
+    for text in modules[:count]:
         ids = decoder.prompts.encode(text[:4000])
         context, truth = (str(decoder.tokenizer.decode(part)) for part in (ids[:256], ids[256:288]))
         found.append(Sample(GO_ON, [Passage("m", context)], truth))
     return found
 
 
-def methods(
-    checkpoint: Path | None, k: int, shares: list[float], policies: list[str], seeds: int
-) -> dict[str, list[Refrag]]:
+def methods(given: argparse.Namespace) -> dict[str, list[Refrag]]:
     """Every setting that is compared; those of one arm are averaged."""
-    made = {f"k={size}": [Refrag(checkpoint, k=size, sense="none")] for size in SIZES}
-    for share in shares:
-        for sense in policies:
-            own = [Refrag(checkpoint, k=k, sense=sense, share=share)]
-            made[f"k={k} p={share:.0%} {sense}"] = own
-        made[f"k={k} p={share:.0%} random"] = [
-            Refrag(checkpoint, k=k, sense="random", share=share, seed=seed) for seed in range(seeds)
-        ]
-    return made
+    made = partial(Refrag, given.checkpoint)
+    arms = {f"k={size}": [made(k=size, sense="none")] for size in sorted({*given.sizes, given.k})}
+    for share in given.shares:
+        at = partial(made, k=given.k, share=share)
+        for sense in given.policies:
+            arms[_arm(given.k, share, sense)] = [at(sense=sense)]
+        draws = [at(sense="random", seed=seed) for seed in range(given.draws)]
+        arms[_arm(given.k, share, "random")] = draws
+    return arms
+
+
+def _arm(k: int, share: float, policy: str) -> str:
+    return f"k={k} p={share:.0%} {policy}"
 
 
 class Bench:
-    """The decoder, the packers, and one sample after another."""
+    """The decoder, the packers, and one sample after another.
 
-    def __init__(self, decoder: HFDecoder, arms: dict[str, list[Refrag]]) -> None:
-        self.decoder = decoder
+    Args:
+        decoder: reads every context.
+        settings: methods by arm.
+        oracles: shares of the chunks by arm that spells out those that gain most.
+        k: tokens of their chunks.
+    """
+
+    def __init__(
+        self,
+        decoder: HFDecoder,
+        settings: dict[str, list[Refrag]],
+        oracles: dict[str, float],
+        k: int,
+    ) -> None:
+        self.decoder, self.oracles, self.k = decoder, oracles, k
+        store = MemoryStore()  # one for all: arms of one k read the same vectors
         self.packers = {
-            name: [ContextPacker(method, store=MemoryStore(), strict=True) for method in settings]
-            for name, settings in arms.items()
+            name: [ContextPacker(method, store=store, strict=True) for method in methods]
+            for name, methods in settings.items()
         }
-        self.sentences = ContextPacker("recomp-extractive", store=MemoryStore())
-        self.losses: dict[str, float] = {}
-        self.rows: dict[str, int] = {}
+        self.sentences = ContextPacker("recomp-extractive", store=store)
+        self._known: dict[tuple[str, str, str], float] = {}
 
     def measure(
-        self,
-        task: str,
-        number: int,
-        sample: Sample,
-        other: Sample,
-        oracle: tuple[int, float] | None,
-    ) -> Measured:
-        """Every arm on one sample; ``other`` is another one."""
-        self.losses, self.rows = {}, {}
+        self, sample: Sample, other: Sample, known: Callable[[str], bool]
+    ) -> Iterator[tuple[str, float, int]]:
+        """Loss and rows of every arm that is not ``known``; ``other`` is another sample."""
+        for arm, contexts, rows in self._arms(sample, other):
+            if not known(arm):
+                yield arm, statistics.fmean(self._loss(sample, each) for each in contexts), rows
+        if not all(known(arm) for arm in self.oracles):
+            yield from self._best(sample)
+
+    def _arms(self, sample: Sample, other: Sample) -> Iterator[Arm]:
         ids = self.decoder.prompts.encode(sample.text)
-        self._add(sample, "full", [sample.text], len(ids))
-        self._add(sample, "none", [""], 0)
+        yield "full", [sample.text], len(ids)
+        yield "none", [""], 0
         for name, packers in self.packers.items():
             packed = [packer.pack(sample.query, sample.passages) for packer in packers]
             rows = packed[0].report.tokens_out
-            self._add(sample, name, packed, rows)
+            yield name, packed, rows
             if " " not in name or name.endswith(TEXT_SENSE):
-                self._add_text(sample, name, ids[:rows])
+                yield from self._texts(sample, name, ids[:rows])
             if " " not in name:
                 strange = packers[0].pack(sample.query, other.passages)
-                self._add(sample, f"{name}: others", [strange], strange.report.tokens_out)
-        if oracle is not None:
-            self._add_oracle(sample, *oracle)
-        return Measured(task, number, self.losses, self.rows)
+                yield f"{name}: others", [strange], strange.report.tokens_out
 
-    def _add_text(self, sample: Sample, name: str, ids: list[int]) -> None:
-        self._add(sample, f"{name}: cut", [str(self.decoder.tokenizer.decode(ids))], len(ids))
+    def _texts(self, sample: Sample, name: str, ids: list[int]) -> Iterator[Arm]:
+        yield f"{name}: cut", [str(self.decoder.tokenizer.decode(ids))], len(ids)
         packed = self.sentences.pack(sample.query, sample.passages, budget=max(1, len(ids)))
-        self._add(sample, f"{name}: recomp", [packed], packed.report.tokens_out)
+        yield f"{name}: recomp", [packed.text], packed.report.tokens_out
 
-    def _add_oracle(self, sample: Sample, k: int, share: float) -> None:
+    def _best(self, sample: Sample) -> Iterator[tuple[str, float, int]]:
         """The chunks with the largest gains, each measured alone, spelled out together."""
-        packed = self.packers[f"k={k}"][0].pack(sample.query, sample.passages)
+        packed = self.packers[f"k={self.k}"][0].pack(sample.query, sample.passages)
         chunks = sum(len(placed.expanded) for placed in _placed(packed))
-        gains = [self._loss(sample, _spelled(packed, [n])) for n in range(chunks)]
-        best = np.argsort(gains)[: round(share * chunks)].tolist()
-        spelled = _spelled(packed, best)
-        rows = sum(placed.tokens for placed in _placed(spelled))
-        self._add(sample, f"k={k} p={share:.0%} oracle", [spelled], rows)
+        alone = [self._loss(sample, _spelled(packed, [n])) for n in range(chunks)]
+        for arm, share in self.oracles.items():
+            best = np.argsort(alone)[: round(share * chunks)].tolist()
+            spelled = _spelled(packed, best)
+            rows = sum(placed.tokens for placed in _placed(spelled))
+            yield arm, self._loss(sample, spelled), rows
 
     def _loss(self, sample: Sample, context: PackedContext | str) -> float:
-        return -statistics.fmean(self.decoder.score(context, sample.query, sample.truth))
+        """Mean loss of the truth's tokens; the same text is read once."""
+        if isinstance(context, PackedContext):
+            return self._score(sample, context)
+        key = sample.query, sample.truth, context
+        if key not in self._known:
+            self._known[key] = self._score(sample, context)
+        return self._known[key]
 
-    def _add(
-        self, sample: Sample, arm: str, contexts: list[PackedContext] | list[str], rows: int
-    ) -> None:
-        self.losses[arm] = statistics.fmean(self._loss(sample, each) for each in contexts)
-        self.rows[arm] = rows
+    def _score(self, sample: Sample, context: PackedContext | str) -> float:
+        return -statistics.fmean(self.decoder.score(context, sample.query, sample.truth))
 
 
 def _placed(packed: PackedContext) -> list[PlacedChunks]:
@@ -166,43 +194,63 @@ def _spelled(packed: PackedContext, chosen: list[int]) -> PackedContext:
     return replace(packed, segments=tuple(segments))
 
 
+def arguments_of() -> argparse.Namespace:
+    """The command line."""
+    made = parser(__doc__)
+    made.add_argument("--seeds", type=int, nargs="+", default=[0])
+    made.add_argument("--samples", type=int, default=8, help="of each task and seed")
+    made.add_argument("--passages", type=int, default=2)
+    made.add_argument("--checkpoint", type=Path, help="the shipped one by default")
+    made.add_argument("--sizes", type=int, nargs="*", default=[4, 8, 16], help="k of the others")
+    made.add_argument("--k", type=int, default=8, help="of the arms that spell chunks out")
+    made.add_argument("--shares", type=float, nargs="*", default=[0.05, 0.1, 0.25, 0.5])
+    made.add_argument("--policies", nargs="*", default=POLICIES)
+    made.add_argument("--draws", type=int, default=3, help="of the random policy")
+    made.add_argument("--oracle", action="store_true", help="for every share")
+    made.add_argument("--rows", type=Path, help="file to go on from and to add to")
+    made.add_argument("--plot", type=Path)
+    return made.parse_args()
+
+
 def main() -> None:
     """Measure every arm and print the figures."""
-    arguments_of = parser(__doc__)
-    arguments_of.add_argument("--samples", type=int, default=20)
-    arguments_of.add_argument("--passages", type=int, default=2)
-    arguments_of.add_argument("--checkpoint", type=Path, help="the shipped one by default")
-    arguments_of.add_argument("--k", type=int, default=8, help="of the arms that spell chunks out")
-    arguments_of.add_argument("--shares", type=float, nargs="*", default=[0.05, 0.1, 0.25, 0.5])
-    arguments_of.add_argument("--policies", nargs="*", default=[TEXT_SENSE, "learned"])
-    arguments_of.add_argument("--draws", type=int, default=3, help="of the random policy")
-    arguments_of.add_argument("--oracle", type=float, help="share of chunks for the oracle")
-    arguments_of.add_argument("--rows", type=Path, help="file to go on from and to add to")
-    arguments_of.add_argument("--plot", type=Path)
-    arguments = arguments_of.parse_args()
-    arms = methods(
-        arguments.checkpoint, arguments.k, arguments.shares, arguments.policies, arguments.draws
-    )
-    bench = Bench(HFDecoder(), arms)
-    oracle = None if arguments.oracle is None else (arguments.k, arguments.oracle)
-    projector = arms[f"k={SIZES[0]}"][0].parts.digest
-    names = ("seed", "passages", "k", "shares", "policies", "draws", "oracle")
-    run = {name: getattr(arguments, name) for name in names} | {"projector": projector}
-    figures = Figures(Kept(run, arguments.rows))
+    given = arguments_of()
+    settings = methods(given)
+    oracles = {_arm(given.k, share, "oracle"): share for share in given.shares if given.oracle}
+    bench = Bench(HFDecoder(), settings, oracles, given.k)
+    checkpoint = settings[f"k={given.k}"][0].parts.digest
+    run = {"passages": given.passages, "draws": given.draws, "checkpoint": checkpoint}
+    figures = Figures(Kept(run, given.rows))
     tasks = {
-        "answers": answers(arguments.samples, arguments.passages, arguments.seed),
-        "continuations": continuations(arguments.samples, arguments.seed, bench.decoder),
+        seed: {
+            "answers": answers(given.samples + 1, given.passages, seed),
+            "continuations": continuations(given.samples + 1, seed, bench.decoder),
+        }
+        for seed in given.seeds
     }
-    for number in range(arguments.samples):
-        for task, samples in tasks.items():
-            if number < len(samples) and not figures.has(task, number):
-                measured = bench.measure(task, number, samples[number], samples[number - 1], oracle)
-                figures.add(measured)
-        print(f"sample {number + 1} of {arguments.samples}", file=sys.stderr)
-    tables = {task: figures.table(task, arguments.seed) for task in tasks}
-    if arguments.plot:
-        plot(tables, arguments.plot)
-    report({"seed": arguments.seed, "tasks": tables})
+    for number in range(given.samples):
+        for seed, own in tasks.items():
+            for task, samples in own.items():
+                if number + 1 < len(samples):
+                    _measure(bench, figures, (task, seed, number), samples)
+        print(f"sample {number + 1} of {given.samples}", file=sys.stderr)
+    tables = {task: figures.table(task) for task in figures.tasks}
+    if given.plot:
+        plot(tables, given.plot)
+    report({"seeds": given.seeds, "tasks": tables})
+
+
+def _measure(
+    bench: Bench, figures: Figures, place: tuple[str, int, int], samples: list[Sample]
+) -> None:
+    """Add what is not known of one sample: its task, seed and number are the ``place``.
+
+    The sample behind it lends the passages that have nothing to do with it.
+    """
+    number = place[-1]
+    known = partial(figures.has, *place)
+    for arm, loss, rows in bench.measure(samples[number], samples[number + 1], known):
+        figures.add(Measured(*place, arm, loss, rows))
 
 
 if __name__ == "__main__":

@@ -98,10 +98,10 @@ def refrag_policy(
     output: Output,
     checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Folder of the projector.")],
     way: Annotated[
-        Literal["regression", "grpo"], typer.Option("--way", help="How to learn.")
-    ] = "regression",
+        Literal["answers", "regression", "grpo"], typer.Option("--way", help="How to learn.")
+    ] = "answers",
     seed: Seed = 7,
-    steps: Steps = 200,
+    steps: Steps = 400,
     device: Device = None,
     json: Json = False,
 ) -> None:

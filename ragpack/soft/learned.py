@@ -13,6 +13,8 @@ from ragpack.soft.sense import LossKind, Scene
 __all__ = ["Learned", "PolicyNet"]
 
 _HEADS = 4
+_WINDOW = 5
+"""Chunks that one sees before the transformer: itself, and two on either side."""
 
 
 class PolicyNet(nn.Module):
@@ -21,6 +23,8 @@ class PolicyNet(nn.Module):
     REFRAG's policy reads chunk vectors alone, so it cannot know what is asked. Here the query
     stands as one more row, each chunk comes with its product with the query, and the chunk's cosine
     is added to its logit with a trained weight: an untrained net ranks as ``query-cosine`` does.
+    What answers a question most often stands near the words that it repeats, so a convolution shows
+    each chunk its neighbours.
 
     Args:
         chunk_width: width d of chunk and query vectors.
@@ -32,6 +36,7 @@ class PolicyNet(nn.Module):
         self.width = width
         self.chunk = nn.Linear(2 * chunk_width, width)
         self.query = nn.Linear(chunk_width, width)
+        self.near = nn.Conv1d(width, width, _WINDOW, padding=_WINDOW // 2)
         layer = nn.TransformerEncoderLayer(
             width, _HEADS, 2 * width, dropout=0.0, batch_first=True, norm_first=True
         )
@@ -46,6 +51,7 @@ class PolicyNet(nn.Module):
         vectors, query = normalize(vectors, dim=-1), normalize(query, dim=-1)
         products = vectors * query
         chunks = self.chunk(torch.cat([vectors, products * len(query) ** 0.5], dim=-1))
+        chunks = chunks + self.near(chunks.T[None])[0].T
         rows = torch.cat([self.query(query)[None], chunks])
         seen = self.layers(rows[None])[0, 1:]
         logits: Tensor = self.logit(seen)[:, 0] + self.cosine * products.sum(-1)

@@ -23,8 +23,16 @@ from ragpack.train.refrag.curriculum import CHUNKS, chunk_counts, lesson
 from ragpack.train.refrag.data import HELD_OUT_PACKAGES, load_texts, python_source
 from ragpack.train.refrag.policy import train_policy
 from ragpack.train.refrag.projector import train
-from ragpack.train.refrag.rewards import advantages, drawn, log_probability, regression_loss, single
+from ragpack.train.refrag.rewards import (
+    advantages,
+    answer_loss,
+    drawn,
+    log_probability,
+    regression_loss,
+    single,
+)
 from ragpack.train.refrag.samples import Sampler
+from ragpack.train.refrag.scenes import Scenes
 from ragpack.train.refrag.setup import set_up
 from ragpack.types import Passage
 
@@ -186,17 +194,42 @@ def test_spelled_out_chunks_take_no_soft_token(trained, texts_folder):
     assert float(Lessons(setup).loss([sample])) == pytest.approx(float(wanted), abs=1e-4)
 
 
-@pytest.mark.parametrize("way", ["regression", "grpo"])
+@pytest.mark.parametrize("way", ["answers", "regression", "grpo"])
 def test_a_policy_is_trained_beside_its_projector(trained, texts_folder, tmp_path, way):
     start = load_file(trained.weights)
-    load_checkpoint.cache_clear()
     folder = trained.weights.parent
     done = train_policy(texts_folder, folder, tmp_path / "new", way=way, steps=2, device="cpu")
-    load_checkpoint.cache_clear()
     after = load_file(done.weights)
+    assert set(done.metrics) == {"learned", "query-cosine", "random"}
     changed = {name.split(".")[0] for name in start if not torch.equal(start[name], after[name])}
     assert changed == {"policy"}
     assert Refrag(done.weights.parent, sense="learned").policy.reads_query
+
+
+def test_a_scene_shows_whole_passages_and_where_the_answer_stands(trained, texts_folder):
+    setup = set_up(load_checkpoint(trained.weights.parent)[0], "cpu")
+    asked = load_texts(texts_folder).questions
+    scenes, found = Scenes(asked, setup), set()
+    whole = setup.prompts.tokens_before_text(asked[0].context + "\n\n")
+    for seed in range(12):
+        scene = scenes.draw(random.Random(seed))
+        again = scenes.draw(random.Random(seed))
+        assert torch.equal(scene.vectors, again.vectors)
+        held = scene.holds.nonzero()[:, 0].tolist()
+        assert len(held) == 1  # "rain" is one token
+        first = -(-len(whole) // 8)  # chunks of a passage; the answer is in its beginning
+        assert held[0] % first == 1
+        found.add((len(scene.holds) // first, held[0] // first))
+    assert {1, 2, 3} >= {count for count, _ in found} > {2}
+    assert {place for _, place in found} >= {0, 1}
+
+
+def test_an_answers_loss_falls_with_its_chunks_chance():
+    holds = torch.tensor([False, True, True, False])
+    even = answer_loss(torch.zeros(4), holds)
+    assert float(even) == pytest.approx(np.log(2))
+    assert answer_loss(torch.tensor([0.0, 1.0, 0.0, 0.0]), holds) < even
+    assert answer_loss(torch.tensor([1.0, 0.0, 0.0, 0.0]), holds) > even
 
 
 def test_draws_have_the_chances_that_are_told():

@@ -1,4 +1,4 @@
-"""What soft tokens are worth on articles that training never saw."""
+"""What soft tokens and a policy are worth on articles that training never saw."""
 
 import random
 import statistics
@@ -10,14 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ragpack.soft.learned import Learned
 from ragpack.soft.reader import Reading
+from ragpack.soft.sense import Policy, QueryCosine, Random, Scene
+from ragpack.soft.spend import best
 from ragpack.train.refrag.data import questions
 from ragpack.train.refrag.samples import Sample, Sampler
+from ragpack.train.refrag.scenes import Scenes
 from ragpack.train.refrag.setup import Setup
 
-__all__ = ["recovered"]
+__all__ = ["found", "recovered"]
 
 _QUESTIONS = 24
+_SCENES, _SHARE = 100, 0.25
+"""Questions that a policy is tried on, and the share of the chunks that it picks."""
 
 
 def recovered(data: Path, setup: Setup, sampler: Sampler) -> dict[str, float]:
@@ -32,6 +38,23 @@ def recovered(data: Path, setup: Setup, sampler: Sampler) -> dict[str, float]:
     some = draw.sample(held_out, min(_QUESTIONS, len(held_out)))
     rows = [_losses(setup, sampler.answered(asked, k, draw)) for asked in some]
     return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
+
+
+@torch.inference_mode()
+def found(data: Path, setup: Setup) -> dict[str, float]:
+    """Share of the chunks with the answer among the quarter that a policy spells out first."""
+    scenes = Scenes(list(questions(data, held_out=True)), setup)
+    draw = random.Random(0)  # noqa: S311 - not for secrets
+    policies: list[Policy] = [Learned(setup.checkpoint.policy.cpu()), QueryCosine(), Random()]
+    shares: dict[str, list[float]] = {"learned": [], "query-cosine": [], "random": []}
+    for _ in range(_SCENES):
+        drawn = scenes.draw(draw)
+        holds = drawn.holds.cpu().numpy()
+        scene = Scene(drawn.vectors.cpu().numpy(), drawn.query.cpu().numpy())
+        for own, policy in zip(shares.values(), policies, strict=True):
+            chosen = best(policy.scores(scene), np.ones(len(holds), dtype=np.int64), _SHARE)
+            own.append(float(chosen[holds].mean()))
+    return {name: statistics.fmean(own) for name, own in shares.items()}
 
 
 @torch.inference_mode()

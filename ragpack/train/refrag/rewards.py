@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-__all__ = ["advantages", "drawn", "log_probability", "regression_loss", "single"]
+__all__ = ["advantages", "answer_loss", "drawn", "log_probability", "regression_loss", "single"]
 
 _LEAST_SPREAD = 1e-4
 """Below it, in nats, a group's losses are equal and nothing is to be learned from them."""
@@ -27,6 +27,16 @@ def regression_loss(logits: Tensor, losses: Tensor) -> Tensor:
         losses: of the reference with no chunk spelled out, and with each one alone [n + 1].
     """
     return mse_loss(logits - logits.mean(), _scaled(losses[0] - losses[1:]))
+
+
+def answer_loss(logits: Tensor, holds: Tensor) -> Tensor:
+    """Minus the logarithm of the chance that a softmax over the ``logits`` [n] gives an answer.
+
+    Args:
+        logits: the policy's.
+        holds: which chunks hold the answer, or a part of it [n].
+    """
+    return logits.logsumexp(0) - logits[holds].logsumexp(0)
 
 
 def drawn(logits: Tensor, count: int) -> list[int]:

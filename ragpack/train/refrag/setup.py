@@ -16,8 +16,10 @@ from ragpack.models.low_rank import LowRank
 from ragpack.models.prompt import INSTRUCTION
 from ragpack.models.prompt_tokens import PromptTokenizer
 from ragpack.soft.checkpoint import SoftCheckpoint
+from ragpack.soft.chunks import cut
 from ragpack.soft.encode import ChunkEncoder
 from ragpack.soft.reader import SoftReader
+from ragpack.text import model_text
 from ragpack.train.refrag.lora import add_updates, merge
 from ragpack.train.refrag.samples import Sample
 
@@ -44,6 +46,12 @@ class Setup:
         """Chunk vectors [chunks of all samples, d]."""
         vectors = torch.from_numpy(self.encoder.encode([sample.chunks for sample in samples]))
         return vectors.to(self.reader.model.device)
+
+    def query(self, question: str) -> Tensor:
+        """The vector [d] of a question."""
+        text, chunk = model_text(question), self.checkpoint.config.chunk
+        vector = self.encoder.encode_one(cut(text, self.prompts.tokens_before_text(text), chunk))
+        return torch.from_numpy(vector).to(self.reader.model.device)
 
     @torch.inference_mode()
     def losses(self, sample: Sample, rows: Tensor, expanded: Sequence[NDArray[np.bool_]]) -> Tensor:
