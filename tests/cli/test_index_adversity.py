@@ -78,7 +78,11 @@ def test_jobs_at_once_all_finish(many: Path, tmp_path: Path) -> None:
         )
         for folder in folders
     ]
-    ended = [job.communicate(timeout=300) for job in jobs]
+    try:
+        ended = [job.communicate(timeout=900) for job in jobs]
+    finally:
+        for job in jobs:
+            job.kill()
     assert [job.returncode for job in jobs] == [0, 0, 0], ended
     for out, _ in ended:
         done = json.loads(out)
