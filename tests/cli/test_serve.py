@@ -1,5 +1,6 @@
 """``ragpack serve`` as its users run it."""
 
+import logging
 import signal
 import subprocess
 import sys
@@ -46,3 +47,4 @@ def test_wrong_keys_and_methods_are_usage_errors(ragpack, monkeypatch, tmp_path)
     ran = ragpack("serve", "--methods", "nope")
     assert ran.code == 2
     assert "nope" in ran.err
+    assert logging.getLogger("ragpack").propagate  # only a server that starts logs as JSON

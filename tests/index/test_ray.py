@@ -23,7 +23,7 @@ from ragpack.registry import open_store
 from ragpack.retrievers.faiss import FaissRetriever
 from ragpack.types import Passage
 
-PASSAGES = 240
+PASSAGES = 120
 JOB = """
 import sys
 from pathlib import Path

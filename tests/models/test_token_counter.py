@@ -1,3 +1,5 @@
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,3 +60,13 @@ def test_a_model_without_tokenizer_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"no tokenizer.json"):
         load_token_counter(str(tmp_path))
+
+
+def test_a_tokenizer_that_changed_is_read_again(tmp_path: Path) -> None:
+    counts = []
+    for changed, name in enumerate(NAMES):
+        source = checkpoint_folder(resolve(name)) / "tokenizer.json"
+        shutil.copyfile(source, tmp_path / source.name)
+        os.utime(tmp_path / source.name, (changed, changed))
+        counts += TokenizerCounter(tmp_path / source.name).count(["word\n\nword"])
+    assert counts == [4, 2]
