@@ -225,7 +225,7 @@ def make_compressor(method: str | Compressor, settings: dict[str, Any]) -> Compr
     """The compressor called ``method``, built with its ``settings``.
 
     Raises:
-        ConfigError: a setting that the method does not have.
+        ConfigError: a setting that the method does not have, or of the wrong type.
         UnknownPluginError: no such method.
     """
     if isinstance(method, Compressor):
@@ -238,7 +238,10 @@ def make_compressor(method: str | Compressor, settings: dict[str, Any]) -> Compr
     if unknown:
         have = ", ".join(known) or "none"
         raise ConfigError(f"{method} has no setting {', '.join(unknown)}; it has: {have}")
-    compressor: Compressor = factory(**settings)
+    try:
+        compressor: Compressor = factory(**settings)
+    except TypeError as error:  # such as a text where a number belongs
+        raise ConfigError(f"{method} cannot be made with {settings}: {error}") from error
     return compressor
 
 

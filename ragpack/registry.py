@@ -72,7 +72,7 @@ def load(group: Group, name: str) -> Any:
     points = _points(group)
     if name not in points:
         near = difflib.get_close_matches(name, points, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         known = ", ".join(sorted(points))
         raise UnknownPluginError(f"no {_WORD[group]} named {name!r}{hint} Known: {known}")
     try:

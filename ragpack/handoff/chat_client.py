@@ -120,8 +120,8 @@ def _require_success(response: httpx.Response) -> None:
         return
     response.read()
     said = " ".join(response.text[:500].split())
-    advice = _ADVICE.get(response.status_code, "")
-    raise HandoffError(f"{response.url} answered {response.status_code}: {said} {advice}".rstrip())
+    advice = f" ({known})" if (known := _ADVICE.get(response.status_code)) else ""
+    raise HandoffError(f"{response.url} answered {response.status_code}: {said}{advice}")
 
 
 def _is_last(event: dict[str, Any]) -> bool:

@@ -33,3 +33,15 @@ def test_doctor_tells_which_methods_cannot_run_and_cuts_no_path(ragpack, monkeyp
     shown = ragpack("doctor").err
     assert "…" not in shown
     assert checks["encoder"]["detail"][-20:] in shown.replace("\n", "").replace(" ", "")
+
+
+def test_a_setting_of_the_wrong_type_is_wrong_usage(ragpack, corpus) -> None:
+    ran = ragpack("pack", "-q", "x", "--passages", corpus, "--set", "top_n=abc")
+    assert ran.code == 2
+    assert "recomp-mini cannot be made with {'top_n': 'abc'}" in ran.err
+
+
+def test_an_unknown_method_is_answered_with_those_that_are_known(ragpack, corpus) -> None:
+    ran = ragpack("pack", "-q", "x", "--passages", corpus, "--method", "zzz")
+    assert ran.code == 2
+    assert "no method named 'zzz'. Known: ape, " in ran.err

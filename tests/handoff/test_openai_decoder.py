@@ -144,7 +144,7 @@ def test_characters_survive_any_cut_of_the_stream(
         (401, "set RAGPACK_API_KEY"),
         (403, "may not use this model"),
         (404, "check the base URL"),
-        (429, "ask again later"),
+        (429, r"\}\} \(it is busy; ask again later\)"),
         (500, "answered 500"),
         (307, "answered 307"),
     ],
