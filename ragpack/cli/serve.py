@@ -10,6 +10,7 @@ from ragpack import config
 from ragpack.cli.console import talk
 from ragpack.cli.options import Store, Tokenizer, parse_settings
 from ragpack.errors import ConfigError
+from ragpack.models import resolve
 
 if TYPE_CHECKING:
     from ragpack.service.keys import Key
@@ -63,9 +64,11 @@ def serve(
         keys=tuple(ring),
         upstream=upstream,
     )
+    for name in (encoder, tokenizer):  # a wrong one is said before anything is loaded
+        resolve(name)
     server = make_server(chosen, host, port)
     log_as_json()
-    talk.print(f"listening on http://{host}:{port}; Ctrl-C stops", style="dim")
+    talk.print(f"starting on http://{host}:{port}; Ctrl-C stops", style="dim")
     try:
         server.run()
     except SystemExit as stop:  # uvicorn's way to say that it could not start; the log has why

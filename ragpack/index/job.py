@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from ragpack import config, registry
 from ragpack.cache import ArtifactCache
 from ragpack.corpus import RECORD_TOKENS, Census, Corpus, DeadLetters, Item, Splitter
-from ragpack.errors import ConfigError, InputError
+from ragpack.errors import ConfigError, InputError, RetrievalError
 from ragpack.index.account import IndexSummary, Progress
 from ragpack.index.cluster import Cluster, Work
 from ragpack.index.harvest import Harvest
@@ -270,13 +270,17 @@ def _sweep(folder: Path) -> None:
 @contextmanager
 def _alone(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the folder: of two jobs that read, change and save an index at once, one would lose."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         waiting()
         lock.acquire()
+    except OSError as error:
+        raise RetrievalError(
+            f"the index cannot be written to {folder}: {error.strerror}"
+        ) from error
     try:
         yield
     finally:

@@ -45,3 +45,9 @@ def test_an_unknown_method_is_answered_with_those_that_are_known(ragpack, corpus
     ran = ragpack("pack", "-q", "x", "--passages", corpus, "--method", "zzz")
     assert ran.code == 2
     assert "no method named 'zzz'. Known: ape, " in ran.err
+
+
+def test_an_index_that_cannot_be_written_is_an_error_and_no_traceback(ragpack, corpus) -> None:
+    ran = ragpack("index", "--corpus", corpus, "--index", corpus)
+    assert ran.code == 1
+    assert f"error: the index cannot be written to {corpus}: File exists" in ran.err

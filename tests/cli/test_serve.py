@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import httpx
+import pytest
 
 
 def test_it_serves_until_it_is_told_to_stop(tmp_path, free_port, until):
@@ -28,7 +29,7 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path, free_port, until):
     finally:
         process.kill()
     assert process.returncode in (0, -signal.SIGTERM)
-    assert f"listening on {url}" in talk
+    assert f"starting on {url}" in talk
 
 
 def test_it_is_not_open_to_the_network_by_accident(ragpack, monkeypatch, tmp_path):
@@ -48,3 +49,11 @@ def test_wrong_keys_and_methods_are_usage_errors(ragpack, monkeypatch, tmp_path)
     assert ran.code == 2
     assert "nope" in ran.err
     assert logging.getLogger("ragpack").propagate  # only a server that starts logs as JSON
+
+
+@pytest.mark.parametrize("option", ["--encoder", "--tokenizer"])
+def test_a_model_that_is_not_there_is_a_usage_error(ragpack, monkeypatch, option):
+    monkeypatch.delenv("RAGPACK_KEYS", raising=False)
+    ran = ragpack("serve", option, "no-such-model")
+    assert ran.code == 2
+    assert "error: no model 'no-such-model'" in ran.err
