@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from itertools import permutations
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def test_the_projector_learns(trained, texts_folder, decoder_folder, tmp_path):
     """Twenty steps on one sample lower its loss: gradients reach the projector."""
     from ragpack.train.refrag.lessons import Lessons
 
-    setup = set_up(load_checkpoint(trained.weights.parent)[0], "cpu")
+    setup = set_up(deepcopy(load_checkpoint(trained.weights.parent)[0]), "cpu")
     sampler = Sampler(load_texts(texts_folder), setup.prompts, [8], setup.reader.repeat)
     _, samples = sampler.step(0.9, 2, random.Random(0))
     parts = list(setup.checkpoint.projector.requires_grad_(True).parameters())
