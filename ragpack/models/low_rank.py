@@ -1,12 +1,12 @@
-"""Low-rank updates (LoRA; Hu et al., 2021) of a BERT encoder's upper layers, for training."""
+"""Low-rank updates (LoRA; Hu et al., 2021) of a model's linear layers, for training."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from transformers import BertModel
 
-__all__ = ["LowRank", "add_low_rank", "merge_low_rank"]
+__all__ = ["LowRank", "add_low_rank", "merge_low_rank", "upper_linears"]
 
 _LINEARS = (
     "attention.self.query",
@@ -24,8 +24,9 @@ class LowRank(nn.Module):
     def __init__(self, base: nn.Linear, rank: int) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.down = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank))
+        down = torch.randn(rank, base.in_features) / base.in_features**0.5
+        self.down = nn.Parameter(down.to(base.weight.device))
+        self.up = nn.Parameter(torch.zeros(base.out_features, rank, device=base.weight.device))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The layer's output plus the update's."""
@@ -39,31 +40,32 @@ class LowRank(nn.Module):
         return self.base
 
 
-def add_low_rank(encoder: BertModel, first_layer: int, rank: int) -> dict[str, LowRank]:
-    """Freeze ``encoder`` and put an update on every linear map from ``first_layer`` (0-based) up.
+def add_low_rank(model: nn.Module, paths: Iterable[str], rank: int) -> dict[str, LowRank]:
+    """Freeze ``model`` and put an update on the linear layer at each of its ``paths``.
 
     Returns:
-        The updates by their paths in the encoder.
+        The updates by their paths.
     """
-    encoder.requires_grad_(False)
+    model.requires_grad_(False)
     updates = {
-        path: LowRank(encoder.get_submodule(path), rank)  # type: ignore[arg-type]
-        for path in _paths(encoder, first_layer)
+        path: LowRank(model.get_submodule(path), rank)  # type: ignore[arg-type]
+        for path in paths
     }
-    _replace(encoder, updates)
+    _replace(model, updates)
     return updates
 
 
-def merge_low_rank(encoder: BertModel, updates: Mapping[str, LowRank]) -> None:
+def merge_low_rank(model: nn.Module, updates: Mapping[str, LowRank]) -> None:
     """Put plain layers back in, with their updates added to the weights."""
-    _replace(encoder, {path: update.merged() for path, update in updates.items()})
+    _replace(model, {path: update.merged() for path, update in updates.items()})
 
 
-def _paths(encoder: BertModel, first_layer: int) -> Iterator[str]:
+def upper_linears(encoder: BertModel, first_layer: int) -> Iterator[str]:
+    """Paths of every linear layer of a BERT encoder from ``first_layer`` (0-based) up."""
     for number in range(first_layer, encoder.config.num_hidden_layers):
         yield from (f"encoder.layer.{number}.{name}" for name in _LINEARS)
 
 
-def _replace(encoder: BertModel, layers: Mapping[str, nn.Module]) -> None:
+def _replace(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
     for path, layer in layers.items():
-        encoder.set_submodule(path, layer)
+        model.set_submodule(path, layer)

@@ -17,7 +17,7 @@ from transformers import BertModel
 
 from ragpack.errors import ConfigError
 from ragpack.models.checkpoint import quiet_progress
-from ragpack.models.low_rank import add_low_rank, merge_low_rank
+from ragpack.models.low_rank import add_low_rank, merge_low_rank, upper_linears
 
 __all__ = ["SentenceScorer"]
 
@@ -39,7 +39,7 @@ class SentenceScorer(nn.Module):
         self.match = nn.Parameter(torch.full((width,), 5.0))
         nn.init.zeros_(self.keep.weight)
         nn.init.constant_(self.keep.bias, -3.0)
-        self._updates = add_low_rank(encoder, _FIRST_LAYER, _RANK)
+        self._updates = add_low_rank(encoder, upper_linears(encoder, _FIRST_LAYER), _RANK)
 
     def forward(self, ids: Tensor, types: Tensor, mask: Tensor) -> Tensor:
         """Keep-logits [batch, tokens] from ids, types and attention mask [batch, tokens]."""

@@ -27,7 +27,7 @@ from ragpack.models.checkpoint import quiet_progress
 from ragpack.models.device import best_device
 from ragpack.models.encoder import SentenceEncoder
 from ragpack.models.lora import save_lora
-from ragpack.models.low_rank import LowRank, add_low_rank
+from ragpack.models.low_rank import LowRank, add_low_rank, upper_linears
 from ragpack.train.exit_mini_data import excluded_texts, source_digests
 from ragpack.train.held_out import accuracy, held_out_groups
 from ragpack.train.recomp_mini_data import Triple, headed, load_triples
@@ -80,7 +80,8 @@ def train(
     claim(output, plan)
     torch.manual_seed(seed)
     model = _model(device or best_device())
-    updates = add_low_rank(cast(BertModel, model[0].model), _FIRST_LAYER, _RANK)
+    encoder = cast(BertModel, model[0].model)
+    updates = add_low_rank(encoder, upper_linears(encoder, _FIRST_LAYER), _RANK)
     run = Run(_parameters(updates), plan, output)
     ranking = MultipleNegativesRankingLoss(model, scale=_SCALE, similarity_fct=dot_score)
     batches = _batches(data, plan, excluded_texts(exclude))

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from ragpack.errors import ConfigError
 from ragpack.models import checkpoint_folder, resolve, tokenizer_digest, weights_digest
-from ragpack.models.low_rank import LowRank
+from ragpack.models.low_rank import LowRank, add_low_rank, merge_low_rank
 from ragpack.soft.checkpoint import SoftConfig
 
 __all__ = ["add_updates", "merge"]
@@ -22,7 +22,7 @@ _LINEARS = ("q_proj", "v_proj")
 
 
 def add_updates(model: PreTrainedModel, rank: int) -> dict[str, LowRank]:
-    """Put an update of ``rank`` on every query and value projection of a frozen decoder.
+    """Freeze a decoder and put an update of ``rank`` on its query and value projections.
 
     Returns:
         The updates by their paths in the decoder.
@@ -30,16 +30,14 @@ def add_updates(model: PreTrainedModel, rank: int) -> dict[str, LowRank]:
     Raises:
         ConfigError: the decoder has no such projections.
     """
-    found = {
-        path: LowRank(layer, rank).to(model.device)
+    paths = [
+        path
         for path, layer in model.named_modules()
         if isinstance(layer, nn.Linear) and path.endswith(_LINEARS)
-    }
-    if not found:
+    ]
+    if not paths:
         raise ConfigError(f"{type(model).__name__} has no {' or '.join(_LINEARS)} to update")
-    for path, update in found.items():
-        model.set_submodule(path, update)
-    return found
+    return add_low_rank(model, paths, rank)
 
 
 def merge(
@@ -50,8 +48,7 @@ def merge(
     Returns:
         ``config``, which was for the decoder as it was, for the one in ``folder``.
     """
-    for path, update in updates.items():
-        model.set_submodule(path, update.merged())
+    merge_low_rank(model, updates)
     model.save_pretrained(folder)
     source = checkpoint_folder(resolve(config.decoder))
     AutoTokenizer.from_pretrained(source, local_files_only=True).save_pretrained(folder)

@@ -108,7 +108,7 @@ class _Lessons:
         texts = load_texts(data)
         chunk = setup.checkpoint.config.chunk
         self._setup, self._way, self._asked = setup, way, texts.questions
-        self._scenes = Scenes(_about(texts.questions, _PASSAGES), setup)
+        self._scenes = Scenes(_questions_on(texts.questions, _PASSAGES), setup)
         self._sampler = Sampler(texts, setup.prompts, [chunk], setup.reader.repeat)
 
     def loss(self, draw: random.Random) -> Tensor:
@@ -137,7 +137,7 @@ class _Lessons:
         return -(better * chances).mean()
 
 
-def _about(asked: Sequence[Asked], count: int) -> list[Asked]:
+def _questions_on(asked: Sequence[Asked], count: int) -> list[Asked]:
     """The questions about some ``count`` of the passages."""
     passages = sorted({each.context for each in asked})
     draw = random.Random(0)  # noqa: S311 - not for secrets
