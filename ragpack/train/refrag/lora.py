@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from ragpack.errors import ConfigError
 from ragpack.models import checkpoint_folder, resolve, tokenizer_digest, weights_digest
+from ragpack.models.checkpoint import quiet_progress
 from ragpack.models.low_rank import LowRank, add_low_rank, merge_low_rank
 from ragpack.soft.checkpoint import SoftConfig
 
@@ -49,7 +50,8 @@ def merge(
         ``config``, which was for the decoder as it was, for the one in ``folder``.
     """
     merge_low_rank(model, updates)
-    model.save_pretrained(folder)
+    with quiet_progress():
+        model.save_pretrained(folder)
     source = checkpoint_folder(resolve(config.decoder))
     AutoTokenizer.from_pretrained(source, local_files_only=True).save_pretrained(folder)
     return replace(
