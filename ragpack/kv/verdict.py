@@ -44,6 +44,13 @@ def judge(model: PreTrainedModel, weights: str, *, again: bool = False) -> list[
     path = _path(model, weights)
     if not again and (rows := _read(path)):
         return rows
+    _log.warning(  # nobody waits a minute for silence
+        "checking that stored KV is exact on %s: about ten short forwards, seconds for a small "
+        "decoder and minutes for a large one on a CPU. The verdict is kept in %s: once for these "
+        "weights",
+        type(model).__name__,
+        path.parent,
+    )
     rows = run_gate(model)
     _write(path, rows)
     return rows

@@ -99,6 +99,9 @@ def _convert(source: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
+    logger.warning(
+        "converting the weights in %s: half a minute for 135M parameters, this once", source.name
+    )
     _convert_tokenizer(source, target)
     with quiet_progress():
         loaded = AutoModelForCausalLM.from_pretrained(

@@ -69,6 +69,21 @@ def test_the_verdict_is_remembered_by_weights(tiny_model, tmp_path, monkeypatch)
     assert len(runs) == 3
 
 
+def test_the_wait_for_a_verdict_is_announced_before_it_and_once(
+    tiny_model, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("RAGPACK_HOME", str(tmp_path))
+    said = []
+    monkeypatch.setattr(
+        verdict, "run_gate", lambda model: said.extend(caplog.messages) or gate.run_gate(model)
+    )
+    verdict.judge(tiny_model("llama"), "a")
+    verdict.judge(tiny_model("llama"), "a")
+    (message,) = said
+    assert caplog.messages == said
+    assert all(part in message for part in ("LlamaForCausalLM", "minutes", str(tmp_path / "gate")))
+
+
 def test_a_damaged_verdict_is_made_again(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("RAGPACK_HOME", str(tmp_path))
     rows = verdict.judge(tiny_model("llama"), "a")

@@ -46,7 +46,8 @@ def test_conversion_happens_once_and_says_so(
         file.name for file in folder.iterdir()
     }
     assert isinstance(load_token_counter(str(tiny_gguf)), TokenizerCounter)
-    assert [record.message.split()[0] for record in caplog.records] == ["converting", "converted"]
+    said = [(record.levelname, record.message.split()[0]) for record in caplog.records]
+    assert said == [("INFO", "converting"), ("WARNING", "converting"), ("INFO", "converted")]
 
 
 def test_counting_tokens_converts_the_tokenizer_alone(tiny_gguf: Path, home: Path) -> None:
