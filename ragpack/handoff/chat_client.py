@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from ragpack.errors import ConfigError, HandoffError
-from ragpack.handoff.sse import events
+from ragpack.handoff.sse import Events
 
 __all__ = ["ChatClient", "authorization"]
 
@@ -56,12 +56,13 @@ class ChatClient:
         url, finished = f"{self.base_url}/{path}", False
         with self._explained(), self._client.stream("POST", url, json=body) as response:
             _require_success(response)
-            for event in events(response.iter_bytes()):
+            stream = Events(response.iter_bytes())
+            for event in stream:
                 if "error" in event:
                     raise HandoffError(f"{self.base_url} gave up: {event['error']}")
                 finished = finished or _is_last(event)
                 yield event
-        if not finished:
+        if not (finished or stream.done):  # some servers say one of the two only
             raise HandoffError(f"{self.base_url} broke off before the answer's end")
 
     def only_model(self) -> str:

@@ -6,24 +6,34 @@ from typing import Any
 
 from ragpack.errors import HandoffError
 
-__all__ = ["events"]
+__all__ = ["Events"]
 
 _MAX_LINE = 1 << 20
 
 
-def events(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+class Events:
     """The JSON object of every ``data:`` line, up to ``[DONE]`` or the end of the stream.
+
+    ``done`` tells, after them, whether ``[DONE]`` came.
 
     Raises:
         HandoffError: a line is no JSON object or longer than 1 MiB.
     """
-    for line in _lines(chunks):
-        field, _, value = line.partition(b":")
-        if field != b"data":
-            continue
-        if value.strip() == b"[DONE]":
-            return
-        yield _object(value)
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self.done = False
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The objects, each as it comes."""
+        for line in _lines(self._chunks):
+            field, _, value = line.partition(b":")
+            if field != b"data":
+                continue
+            if value.strip() == b"[DONE]":
+                self.done = True
+                return
+            yield _object(value)
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -201,6 +201,18 @@ def test_a_caller_who_stops_ends_the_request(
     until(lambda: chat_server.hung_up)
 
 
+@pytest.mark.parametrize(
+    "end",
+    [b"data: [DONE]\n\n", b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'],
+    ids=["[DONE] alone", "finish_reason alone"],
+)
+def test_either_sign_of_the_end_makes_a_stream_whole(
+    decoder: OpenAIDecoder, chat_server: Any, sse: Sse, end: bytes
+) -> None:
+    chat_server.chat([sse("Ada ", choice={"finish_reason": None}), sse("Lovelace."), end])
+    assert decoder.generate(CONTEXT, QUERY).text == "Ada Lovelace."
+
+
 BREAKS = {
     "no end": ([b'data: {"choices": [{"delta": {"content": "A"}}]}\n\n'], {}, "before the answer"),
     "not all bytes": ([b"data: "], {"length": 99}, "broke off"),
