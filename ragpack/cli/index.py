@@ -34,7 +34,8 @@ def run_plan(
     plan: IndexPlan, store: CacheStore, cluster: Cluster | None = None, push: str | None = None
 ) -> IndexResult:
     """Carry out a plan, with progress on stderr and, if ``push`` names one, to a Pushgateway."""
-    job = IndexJob(plan)
+    with talk.status(f"loading {plan.encoder}"):
+        job = IndexJob(plan)
     with indexing(job) as show, _pushing(push, plan.folder.resolve().name) as tell:
 
         def progress(summary: IndexSummary) -> None:

@@ -17,21 +17,25 @@ __all__ = ["describe", "indexing", "show_estimate", "show_result"]
 def indexing(job: IndexJob) -> Iterator[Callable[[IndexSummary], None]]:
     """Progress over the corpus's bytes; yields what the job calls with its account."""
     with progress("indexing", job.plan.corpus.size) as show:
+        show(0, "opening the index")
         yield lambda summary: show(
             summary.offset, describe(summary, job.ratio.tokens(summary.characters))
         )
 
 
 def describe(summary: IndexSummary, tokens: int) -> str:
-    """Passages, their rate, tokens computed a second, share found in the store, bytes stored."""
-    seconds = summary.seconds or 1e-9
+    """Stage, passages done, tokens computed a second, share found in the store, bytes stored."""
+    parts = [summary.stage] if summary.stage else []
+    if summary.passages:
+        parts.append(f"{summary.passages:,} passages done")
+    if tokens:
+        parts.append(f"≈{tokens / (summary.seconds or 1e-9):,.0f} tokens/s")
     found, computed = summary.hits.total(), summary.computed.total()
-    share = found / (found + computed) if found + computed else 0.0
-    return (
-        f"{summary.passages:,} passages, {summary.passages / seconds:,.0f}/s, "
-        f"≈{tokens / seconds:,.0f} tokens/s, {share:.0%} from the store, "
-        f"{decimal(summary.bytes)} stored"
-    )
+    if found + computed:
+        parts.append(f"{found / (found + computed):.0%} from the store")
+    if summary.bytes:
+        parts.append(f"{decimal(summary.bytes)} stored")
+    return ", ".join(parts)
 
 
 def show_result(result: IndexResult, folder: object) -> None:

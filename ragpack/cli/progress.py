@@ -8,17 +8,22 @@ from typing import Protocol
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from ragpack.cli.console import talk
 
 __all__ = ["Show", "duration", "progress"]
 
 _SECONDS_BETWEEN_LINES = 10.0
+_BAR = 24  # characters; the words need the room
 
 
 class Show(Protocol):
@@ -28,16 +33,26 @@ class Show(Protocol):
         """``done`` of the total, and words about it."""
 
 
+class _State(ProgressColumn):
+    """The words about the work: with the bar, all that gives way where a terminal is narrow."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=False))
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["state"], no_wrap=True, overflow="ellipsis")
+
+
 @contextmanager
 def progress(what: str, total: float) -> Iterator[Show]:
     """A bar named ``what`` over ``total``, of any unit; yields what is to be called as it goes."""
     bar = Progress(
         TextColumn(what),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[state]}", markup=False),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        BarColumn(_BAR),
+        TaskProgressColumn(table_column=Column(no_wrap=True)),
+        _State(),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         console=talk,
         disable=not talk.is_terminal,
     )

@@ -20,7 +20,7 @@ class IndexSummary:
 
     ``computed`` and ``hits`` count artifacts by method; ``failed`` lists the first hundred of
     ``failures``. ``offset`` is in bytes of the corpus, ``characters`` counts texts computed,
-    ``bytes`` what was stored.
+    ``bytes`` what was stored. ``stage`` is what it is at, in a word: reading, embedding, a method.
     """
 
     passages: int = 0
@@ -33,6 +33,7 @@ class IndexSummary:
     offset: int = 0
     characters: int = 0
     bytes: int = 0
+    stage: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready summary."""
@@ -97,6 +98,11 @@ class Account:
         characters = sum(len(record.passage.full_text) for record in batch)
         end = batch[-1].offset if batch else self.summary.offset
         self._stretch = _Stretch(self.summary.offset, end, characters, methods)
+
+    def turn_to(self, stage: str) -> None:
+        """The job turns to something else, and says so before it does it."""
+        self.summary.stage = stage
+        self.tick()
 
     def tick(self, characters: int = 0) -> None:
         """Count texts computed, and the time."""

@@ -17,11 +17,13 @@ class Harvest:
 
     def __init__(self, progress: Progress | None) -> None:
         self._account = Account(progress, None)
+        self._account.turn_to("reading")
         self._failed: dict[str, list[str]] = {}
 
     def add(self, results: Iterable[Mapping[str, Any]]) -> None:
         """Count the results of a batch, rows as :mod:`ragpack.index.worker` describes them."""
         summary = self._account.summary
+        summary.stage = "computing"
         characters = 0
         for row in results:
             methods = row["methods"].split(",")

@@ -83,6 +83,7 @@ class Indexer:
             CacheUnavailable: the store cannot be written; start again to go on from there.
         """
         account = Account(progress, failed)
+        account.turn_to("reading")
         met: Met = {}
         with ExitStack() as stack:
             fillers = fillers_of([self._vectors, *self._caches])
@@ -100,6 +101,7 @@ class Indexer:
     ) -> None:
         """A batch; what has no vector is not in the index, and needs no other artifact."""
         for position, (filler, methods) in enumerate(fillers.items()):
+            account.turn_to(", ".join(methods) if position else "embedding")
             results = filler.fill([record.passage for record in batch], account.tick)
             account.enter(methods, batch, results)
             if position == 0:

@@ -238,8 +238,11 @@ def test_without_a_terminal_progress_is_lines(ragpack, monkeypatch, tmp_path) ->
     corpus = write_rows(tmp_path / "c.jsonl", rows("fox", "sea", "bee"))
     ran = ragpack("index", "--corpus", corpus, "--index", tmp_path / "index", *METHODS)
     lines = [line for line in ran.err.splitlines() if line.startswith("indexing: ")]
-    assert lines
-    assert "3 passages" in lines[-1]
+    stages = [line.split(", ")[1] for line in lines]
+    assert stages[:3] == ["opening the index", "reading", "embedding"]
+    assert "passages" not in "".join(lines[:3])  # none is done yet
+    assert stages[-1] == METHODS[-1]
+    assert "3 passages done" in lines[-1]
     assert "tokens/s, 0% from the store" in lines[-1]
     assert "bytes stored" in lines[-1] or "kB stored" in lines[-1]
 
