@@ -6,6 +6,7 @@ Closing is safe between transactions only, which is why forks wait for the end o
 """
 
 import os
+import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,15 @@ __all__ = ["Environment", "acquire", "release", "translated"]
 _MAP_BYTES = 1 << 40
 """Address space, not disk: the file is as large as what was written. Equal in every process."""
 _MAX_READERS = 1024
+_DAMAGED = (
+    lmdb.BadTxnError,  # what comes after a first damaged page
+    lmdb.CorruptedError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+)
 
 _lock = threading.Lock()
 _open: dict[Path, "Environment"] = {}
@@ -79,6 +89,13 @@ def translated(folder: Path) -> Iterator[None]:
     except lmdb.ReadonlyError as error:
         advice = "the folder cannot be written; choose another one or change its permissions"
         raise CacheUnavailable(f"lmdb store {folder}: {advice}") from error
+    except _DAMAGED as error:
+        advice = (
+            "the file is damaged, or none of ours. If the folder holds nothing else, stop what "
+            f"uses it and delete it, rm -r {shlex.quote(str(folder))}: a cache loses nothing but "
+            "the time to compute it again"
+        )
+        raise CacheUnavailable(f"lmdb store {folder}: {error}; {advice}") from error
     except (lmdb.Error, OSError) as error:
         raise CacheUnavailable(f"lmdb store {folder}: {error}{_disk(folder)}") from error
 
@@ -101,11 +118,25 @@ def _open_lmdb(folder: Path) -> tuple[lmdb.Environment, bool]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         opened = _lmdb(folder)
         opened.reader_check()
+        _restore_length(opened, folder / "data.mdb")
         return opened, False
     except (lmdb.ReadonlyError, PermissionError):
         if not (folder / "data.mdb").exists():
             raise
         return _lmdb(folder, readonly=True, lock=False), True
+
+
+def _restore_length(opened: lmdb.Environment, file: Path) -> None:
+    """Put zeros in place of pages that were cut off: reading past the end kills the process."""
+    if file.stat().st_size < _length(opened):
+        with opened.begin(write=True):  # nobody else makes it longer meanwhile
+            if file.stat().st_size < (length := _length(opened)):
+                os.truncate(file, length)
+
+
+def _length(opened: lmdb.Environment) -> int:
+    length: int = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
+    return length
 
 
 def _lmdb(folder: Path, *, readonly: bool = False, lock: bool = True) -> lmdb.Environment:

@@ -301,7 +301,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
 def test_a_folder_of_something_else(folder):
     folder.mkdir()
     (folder / "data.mdb").write_bytes(os.urandom(9000))
-    with pytest.raises(CacheUnavailable, match="not an LMDB file"):
+    with pytest.raises(CacheUnavailable, match="not an LMDB file; the file is damaged, or none of"):
         open_store(f"lmdb://{folder}")
 
 
