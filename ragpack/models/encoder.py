@@ -10,18 +10,20 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from ragpack import config
 from ragpack.digest import digest_fields
 from ragpack.errors import ConfigError, UnsupportedModel
-from ragpack.models.batches import equal_batches, filled, token_batches
+from ragpack.models.batches import equal_batches, filled, packed_batches, token_batches
 from ragpack.models.checkpoint import checkpoint_folder, quiet_progress
 from ragpack.models.device import best_device
 from ragpack.models.digests import tokenizer_digest, weights_digest
 from ragpack.models.files import resolve
 from ragpack.models.lora import adapter_digest, adapter_folder, merge_lora
+from ragpack.models.packed import allow_packing, packed_states
 from ragpack.models.token_counter import plain_tokenizer
 from ragpack.text import model_text
 from ragpack.types import Fingerprint
@@ -83,7 +85,7 @@ def _load(
     if max_tokens is not None:
         _limit(model, max_tokens, files.name)
     if adapter is not None:
-        merge_lora(cast(nn.Module, model[0].model), adapter_folder(str(adapter)))
+        merge_lora(_transformer(model), adapter_folder(str(adapter)))
         weights = digest_fields(weights, adapter_digest(adapter_folder(str(adapter))))
     return SentenceEncoder(model, files.name, weights, tokenizer_digest(folder), dtype)
 
@@ -98,9 +100,10 @@ def _limit(model: SentenceTransformer, max_tokens: int, name: str) -> None:
 class SentenceEncoder:
     """A text encoder over sentence-transformers; may be called from several threads.
 
-    On a CPU a text's vector has the same bits whatever stands beside it in a call: only texts of
-    equal length share a batch, without padding. On a GPU, where small batches are slow, the shape
-    of the batch may move an element of a unit vector by 1e-6. In mixed precision matrices are
+    On a CPU a text's vector has the same bits whatever stands beside it in a call: nothing is
+    padded (:mod:`ragpack.models.packed`; where the architecture does not allow that, only texts of
+    equal length share a batch). On a GPU, where small batches are slow, the shape of the batch may
+    move an element of a unit vector by 1e-6. In mixed precision matrices are
     multiplied in bfloat16, and vectors are a hundredth off; they have another fingerprint.
     """
 
@@ -118,6 +121,7 @@ class SentenceEncoder:
         self._dtype = dtype
         self._dim, self._tokenizer = _width_and_tokenizer(model, name)
         self._on_cpu = self._model.device.type == "cpu"
+        self._packs = self._on_cpu and allow_packing(_transformer(model))
         self._prompt = model.prompts.get(model.default_prompt_name or "") or ""
 
     @property
@@ -162,20 +166,45 @@ class SentenceEncoder:
         return vectors
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        if self._packs:
+            return packed_batches(lengths, _CPU_BATCH_TOKENS)
         if self._on_cpu:
             return equal_batches(lengths, _CPU_BATCH_TOKENS)
         return token_batches(lengths, _GPU_BATCH_TOKENS)
 
     def _forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         device = self._model.device
+        mixed = torch.autocast(device.type, torch.bfloat16, enabled=self._dtype == "bfloat16")
+        with torch.inference_mode(), mixed:
+            vectors = self._packed(batch) if self._packs else self._padded(batch)
+        found: NDArray[np.float32] = vectors.float().cpu().numpy()
+        return found
+
+    def _padded(self, batch: Sequence[Sequence[int]]) -> Tensor:
+        """Vectors [len(batch), d] of texts that are padded to the longest."""
+        device = self._model.device
         ids = pad_sequence([torch.tensor(row) for row in batch], batch_first=True)
         lengths = torch.tensor([len(row) for row in batch])
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-        mixed = torch.autocast(device.type, torch.bfloat16, enabled=self._dtype == "bfloat16")
-        with torch.inference_mode(), mixed:
-            features = self._model({"input_ids": ids.to(device), "attention_mask": mask.to(device)})
-        vectors: NDArray[np.float32] = features["sentence_embedding"].float().cpu().numpy()
+        features = self._model({"input_ids": ids.to(device), "attention_mask": mask.to(device)})
+        vectors: Tensor = features["sentence_embedding"]
         return vectors
+
+    def _packed(self, batch: Sequence[Sequence[int]]) -> Tensor:
+        """Vectors [len(batch), d] of texts that stand one behind the other."""
+        _, *after = self._model
+        pooled = []
+        for states in packed_states(_transformer(self._model), batch):
+            mask = torch.ones(states.shape[:2], dtype=torch.long)
+            features = {"token_embeddings": states, "attention_mask": mask}
+            for module in after:
+                features = module(features)
+            pooled.append(features["sentence_embedding"])
+        return torch.cat(pooled)
+
+
+def _transformer(model: SentenceTransformer) -> PreTrainedModel:
+    return cast(PreTrainedModel, model[0].model)
 
 
 def _width_and_tokenizer(model: SentenceTransformer, name: str) -> tuple[int, Tokenizer]:
