@@ -25,6 +25,7 @@ from ragpack.protocols import CacheStore, Compressor, TokenCounter
 from ragpack.reader import Lookup, Recent
 from ragpack.report import PackedContext, PackReport, StageTimer
 from ragpack.selection import Selection
+from ragpack.text import plural
 from ragpack.tracing import note, span
 from ragpack.types import Passage
 
@@ -208,7 +209,7 @@ class ContextPacker:
             rows, tokens = account(passages, outcomes, segments, self.counter)
         kept = tuple(segment for segment in segments if not is_empty(segment))
         if self.strict and budget is not None and drafts and not kept:
-            raise BudgetError(f"nothing fits into a budget of {budget} tokens; raise the budget")
+            raise BudgetError(f"nothing fits into a budget of {plural(budget, 'token')}; raise it")
         report = PackReport(
             method=self.compressor.name,
             tokens_in=tokens.before,

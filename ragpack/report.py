@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ragpack.text import plural
 from ragpack.types import Segment, Span, render
 
 __all__ = ["CacheResult", "PackReport", "PackedContext", "PassageReport", "StageTimer"]
@@ -118,7 +119,8 @@ class PackReport:
         total = sum(self.ms.values())
         return (
             f"<table><caption>{html.escape(self.method)}: {self.tokens_in} → {self.tokens_out} "
-            f"tokens, {self.hits} hits, {self.misses} misses, {total:.1f} ms</caption><tr>"
+            f"tokens, {plural(self.hits, 'hit')}, {plural(self.misses, 'miss', 'misses')}, "
+            f"{total:.1f} ms</caption><tr>"
             "<th>passage</th><th>tokens in</th><th>tokens out</th><th>cache</th><th>reason</th>"
             f"</tr>{rows}</table>"
         )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragpack.errors import ConfigError, RetrievalError
+from ragpack.text import plural
 
 __all__ = ["make_index", "train", "training_rows", "tune"]
 
@@ -56,7 +57,7 @@ def train(index: faiss.Index, factory: str, waiting: Sequence[NDArray[np.float32
         _train(index, sample)
     except RuntimeError as error:
         raise RetrievalError(
-            f"the FAISS index {factory!r} cannot be trained on {len(vectors)} passages: "
+            f"the FAISS index {factory!r} cannot be trained on {plural(len(vectors), 'passage')}: "
             f"add more, or take 'Flat' ({error})"
         ) from error
     index.add(vectors)

@@ -13,6 +13,7 @@ from ragpack.cli.options import Json, Namespace, Store
 from ragpack.codec import verify_frame
 from ragpack.errors import CorruptEntry
 from ragpack.protocols import CacheStore
+from ragpack.text import plural
 
 __all__ = ["app", "drop", "stats", "verify"]
 
@@ -45,7 +46,8 @@ def stats(store: Store = None, json: Json = False) -> None:
         return
     cap = f" of {held.max_bytes / 1e6:.0f} MB" if held.max_bytes else ""
     talk.print(
-        f"{held.entries} entries, {held.bytes / 1e6:.1f} MB{cap}, {held.evictions} evictions"
+        f"{plural(held.entries, 'entry', 'entries')}, {held.bytes / 1e6:.1f} MB{cap}, "
+        f"{plural(held.evictions, 'eviction')}"
     )
 
 
@@ -65,7 +67,7 @@ def drop(
     if json:
         emit({"namespace": wall, "dropped": dropped})
     else:
-        talk.print(f"{dropped} entries dropped", markup=False)
+        talk.print(f"{plural(dropped, 'entry', 'entries')} dropped", markup=False)
 
 
 @app.command()

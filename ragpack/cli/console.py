@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ragpack.report import PackedContext, PackReport
+from ragpack.text import plural
 from ragpack.types import Passage, Span
 
 __all__ = [
@@ -56,7 +57,8 @@ def show_report(report: PackReport) -> None:
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in report.ms.items())
     talk.print(f"[dim]milliseconds: {stages}[/dim]")
     for reason, count in report.fallbacks.items():
-        talk.print(Text(f"{count} passages passed on uncompressed: {reason}", style="yellow"))
+        passages = plural(count, "passage")
+        talk.print(Text(f"{passages} passed on uncompressed: {reason}", style="yellow"))
 
 
 def show_kept(packed: PackedContext, passages: list[Passage]) -> None:
@@ -84,5 +86,6 @@ def _headline(report: PackReport) -> str:
     budget = f", budget {report.budget}" if report.budget is not None else ""
     return (
         f"{report.method}: {report.tokens_in} → {report.tokens_out} tokens "
-        f"(rate {report.rate:.2f}{budget}), {report.hits} hits, {report.misses} misses"
+        f"(rate {report.rate:.2f}{budget}), {plural(report.hits, 'hit')}, "
+        f"{plural(report.misses, 'miss', 'misses')}"
     )

@@ -20,6 +20,7 @@ from ragpack.handoff import open_decoder
 from ragpack.index import IndexPlan, IndexSummary
 from ragpack.pipeline import ContextPacker
 from ragpack.report import PackedContext
+from ragpack.text import plural
 from ragpack.types import Answer
 
 __all__ = ["demo", "handbook", "questions"]
@@ -103,4 +104,5 @@ def _say_store(indexed: IndexSummary, packed: PackedContext, warm: bool) -> None
         talk.print("[green]everything came from the store: nothing was computed again[/green]")
         return
     computed = sum(indexed.computed.values()) + packed.report.misses
-    talk.print(f"{computed} artifacts were computed and stored; run it again to see them reused")
+    made = plural(computed, "artifact")
+    talk.print(f"{made} computed and stored; run it again to see what that saves")

@@ -19,6 +19,7 @@ from ragpack.errors import RagpackError
 from ragpack.keys import CacheKey
 from ragpack.models import resolve
 from ragpack.pipeline import make_compressor
+from ragpack.text import plural
 
 __all__ = ["doctor"]
 
@@ -115,7 +116,7 @@ def _round_trip(url: str) -> str:
         stats = opened.stats()
     finally:
         opened.close()
-    return f"{stats.entries} entries, {stats.bytes / 1e6:.1f} MB"
+    return f"{plural(stats.entries, 'entry', 'entries')}, {stats.bytes / 1e6:.1f} MB"
 
 
 def _home() -> str:

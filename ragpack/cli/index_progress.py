@@ -9,6 +9,7 @@ from rich.table import Table
 from ragpack.cli.console import talk
 from ragpack.cli.progress import duration, progress
 from ragpack.index import Estimate, IndexJob, IndexResult, IndexSummary
+from ragpack.text import plural
 
 __all__ = ["describe", "indexing", "show_estimate", "show_result"]
 
@@ -27,7 +28,7 @@ def describe(summary: IndexSummary, tokens: int) -> str:
     """Stage, passages done, tokens computed a second, share found in the store, bytes stored."""
     parts = [summary.stage] if summary.stage else []
     if summary.passages:
-        parts.append(f"{summary.passages:,} passages done")
+        parts.append(f"{plural(summary.passages, 'passage')} done")
     if tokens:
         parts.append(f"≈{tokens / (summary.seconds or 1e-9):,.0f} tokens/s")
     found, computed = summary.hits.total(), summary.computed.total()
@@ -42,21 +43,24 @@ def show_result(result: IndexResult, folder: object) -> None:
     """What was done, by method."""
     summary = result.summary
     talk.print(
-        f"{summary.passages} passages in {summary.seconds:.1f} s, {summary.added} new in {folder}"
+        f"{plural(summary.passages, 'passage')} in {summary.seconds:.1f} s, "
+        f"{summary.added:,} new in {folder}"
     )
     for name in summary.computed | summary.hits:
         talk.print(f"  {name}: {summary.computed[name]} computed, {summary.hits[name]} from store")
     if result.recall is not None:
         share, k = result.recall.recall, result.recall.k
         talk.print(
-            f"  recall@{k} against exact search: {share:.3f} ({result.recall.queries} queries)"
+            f"  recall@{k} against exact search: {share:.3f} ("
+            f"{plural(result.recall.queries, 'query', 'queries')})"
         )
     if result.removed:
-        talk.print(f"{result.removed} passages removed from the index")
+        talk.print(f"{plural(result.removed, 'passage')} removed from the index")
     for name, count in result.pruned.items():
-        talk.print(f"  {name}: {count} artifacts removed from the store")
+        talk.print(f"  {name}: {plural(count, 'artifact')} removed from the store")
     if summary.failures:
-        talk.print(f"{summary.failures} records failed, see {result.dead_letters}", style="yellow")
+        failed = plural(summary.failures, "record")
+        talk.print(f"{failed} failed, see {result.dead_letters}", style="yellow")
 
 
 def show_estimate(estimate: Estimate, gb_price: float) -> None:
@@ -75,8 +79,8 @@ def show_estimate(estimate: Estimate, gb_price: float) -> None:
             "" if row.seconds is None else duration(row.seconds),
         )
     talk.print(
-        f"{estimate.records:,} records, {estimate.failures:,} of them unusable: "
-        f"{estimate.passages:,} different passages, {estimate.tokens:,} tokens, "
+        f"{plural(estimate.records, 'record')}, {estimate.failures:,} of them unusable: "
+        f"{plural(estimate.passages, 'different passage')}, {plural(estimate.tokens, 'token')}, "
         f"{decimal(estimate.text_bytes)} of text"
     )
     talk.print(table)

@@ -11,6 +11,7 @@ from ragpack.client.problems import error_from
 from ragpack.client.reading import read
 from ragpack.client.shapes import Compression
 from ragpack.errors import RagpackError, ServiceError, ServiceUnavailable
+from ragpack.text import plural
 from ragpack.types import Passage
 
 __all__ = ["Batch", "Question", "Reply"]
@@ -69,4 +70,6 @@ class Batch:
             ServiceUnavailable: questions were left unanswered.
         """
         if self._open > 0:
-            raise ServiceUnavailable(f"the service left {self._open} questions unanswered")
+            raise ServiceUnavailable(
+                f"the service left {plural(self._open, 'question')} unanswered"
+            )

@@ -14,7 +14,7 @@ from itertools import chain, islice
 from ragpack.errors import ConfigError
 from ragpack.protocols import TokenCounter
 from ragpack.sentences import sentence_spans
-from ragpack.text import utf8
+from ragpack.text import plural, utf8
 from ragpack.types import Passage, Span
 
 from .records import BadRecord, Item, Record
@@ -102,10 +102,10 @@ class Splitter:
             yield from parts
         if longer:
             _log.warning(
-                "%d passages or more are longer than the %d tokens that are read of each: split "
-                "them to have all of them read",
-                longer,
+                "longer than the %d tokens that are read of each: at least %s; split long ones to "
+                "have all of them read",
                 self.tokens,
+                plural(longer, "passage"),
             )
 
     def spans(self, text: str, room: int, language: str = "en") -> Iterator[Span]:

@@ -75,7 +75,7 @@ def test_one_passage_is_the_document_itself(counter: TokenCounter, text: str, ti
 def test_what_stays_longer_than_the_window_is_said(counter, caplog) -> None:
     rows = [Record(n, Passage(str(n), "One two three. " * n), 0, "rows.jsonl") for n in (2, 40, 50)]
     assert list(Splitter(counter, 32).split(rows)) == rows
-    assert "2 passages or more are longer than the 32 tokens" in caplog.text
+    assert "longer than the 32 tokens that are read of each: at least 2 passages" in caplog.text
 
 
 def test_a_huge_document_is_split_as_it_is_asked_for() -> None:
