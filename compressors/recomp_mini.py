@@ -12,7 +12,7 @@ from typing import ClassVar
 from ragpack import models
 from ragpack.compressors.recomp_extractive import RecompExtractive
 from ragpack.config import DEFAULT_ENCODER
-from ragpack.models.encoder import SentenceEncoder
+from ragpack.protocols import TextEncoder
 
 __all__ = ["SHIPPED_ADAPTER", "RecompMini"]
 
@@ -24,6 +24,7 @@ class RecompMini(RecompExtractive):
 
     Args:
         adapter: a folder written by ``ragpack train recomp-mini``; the shipped one unless given.
+        encoder: one that is loaded already, in place of ``adapter``.
         ranking: see :class:`RecompExtractive`, as for the other settings.
         top_n: most sentences to keep over all passages.
         threshold: least dot product of a sentence to keep.
@@ -36,6 +37,7 @@ class RecompMini(RecompExtractive):
         self,
         *,
         adapter: str | Path | None = None,
+        encoder: TextEncoder | None = None,
         ranking: bool = True,
         top_n: int | None = None,
         threshold: float | None = None,
@@ -43,8 +45,9 @@ class RecompMini(RecompExtractive):
     ) -> None:
         super().__init__(ranking=ranking, top_n=top_n, threshold=threshold, language=language)
         self._adapter = SHIPPED_ADAPTER if adapter is None else Path(adapter)
+        self._given = encoder
 
     @cached_property
-    def encoder(self) -> SentenceEncoder:
+    def encoder(self) -> TextEncoder:
         """all-MiniLM-L6-v2 with the adapter; loaded on first use."""
-        return models.load_encoder(DEFAULT_ENCODER, adapter=self._adapter)
+        return self._given or models.load_encoder(DEFAULT_ENCODER, adapter=self._adapter)

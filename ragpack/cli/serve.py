@@ -41,6 +41,10 @@ def serve(
         list[str] | None, typer.Option("--set", help="Setting of a method, METHOD.NAME=VALUE.")
     ] = None,
     encoder: Annotated[str, typer.Option("--encoder")] = config.DEFAULT_ENCODER,
+    encoder_process: Annotated[
+        bool,
+        typer.Option(help="Run encoders in a process of their own: more requests, more memory."),
+    ] = True,
     tokenizer: Tokenizer = config.DEFAULT_DECODER,
 ) -> None:
     """Serve compression over HTTP until SIGTERM or Ctrl-C; requests under way are finished."""
@@ -58,6 +62,7 @@ def serve(
         store=store or config.store_url(),
         tokenizer=tokenizer,
         encoder=encoder,
+        encoder_process=encoder_process,
         methods=tuple(name for name in methods.split(",") if name) if methods else None,
         method_settings=_by_method(settings or []),
         indexes=indexes,

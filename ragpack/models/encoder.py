@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -28,11 +28,21 @@ from ragpack.models.token_counter import plain_tokenizer
 from ragpack.text import model_text
 from ragpack.types import Fingerprint
 
-__all__ = ["SentenceEncoder", "load_encoder"]
+__all__ = ["Recipe", "SentenceEncoder", "load_encoder"]
 
 # Padded tokens of a batch. Larger ones leave a CPU's caches: 16,384 take twice the time of 2,048.
 _CPU_BATCH_TOKENS = 2048
 _GPU_BATCH_TOKENS = 32_768
+
+
+class Recipe(NamedTuple):
+    """What :func:`load_encoder` made an encoder of; it makes the same one in another process."""
+
+    name: str
+    device: str | None
+    max_tokens: int | None
+    adapter: Path | None
+    dtype: Literal["float32", "bfloat16"]
 
 
 def load_encoder(
@@ -61,33 +71,28 @@ def load_encoder(
         UnsupportedModel: its first module is not a transformer with a fast tokenizer, or the
             adapter does not fit it.
     """
-    return _load(name, device, max_tokens, adapter, dtype or config.encoder_dtype())
+    return _load(Recipe(name, device, max_tokens, adapter, dtype or config.encoder_dtype()))
 
 
 @lru_cache(maxsize=4)
-def _load(
-    name: str,
-    device: str | None,
-    max_tokens: int | None,
-    adapter: Path | None,
-    dtype: Literal["float32", "bfloat16"],
-) -> "SentenceEncoder":
-    files = resolve(name)
+def _load(recipe: Recipe) -> "SentenceEncoder":
+    files = resolve(recipe.name)
     folder = checkpoint_folder(files)
     weights = weights_digest(folder)  # first, because it refuses pickle weights
     with quiet_progress():
         model = SentenceTransformer(
             str(folder),
-            device=device or best_device(),
+            device=recipe.device or best_device(),
             local_files_only=True,
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
         )
-    if max_tokens is not None:
-        _limit(model, max_tokens, files.name)
-    if adapter is not None:
-        merge_lora(_transformer(model), adapter_folder(str(adapter)))
-        weights = digest_fields(weights, adapter_digest(adapter_folder(str(adapter))))
-    return SentenceEncoder(model, files.name, weights, tokenizer_digest(folder), dtype)
+    if recipe.max_tokens is not None:
+        _limit(model, recipe.max_tokens, files.name)
+    if recipe.adapter is not None:
+        adapter = adapter_folder(str(recipe.adapter))
+        merge_lora(_transformer(model), adapter)
+        weights = digest_fields(weights, adapter_digest(adapter))
+    return SentenceEncoder(model, recipe, files.name, weights, tokenizer_digest(folder))
 
 
 def _limit(model: SentenceTransformer, max_tokens: int, name: str) -> None:
@@ -110,15 +115,15 @@ class SentenceEncoder:
     def __init__(
         self,
         model: SentenceTransformer,
+        recipe: Recipe,
         name: str,
         weights: str,
         tokenizer: str,
-        dtype: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
+        self.recipe = recipe
         self._model = model.eval()
         self._name = name
         self._digests = weights, tokenizer
-        self._dtype = dtype
         self._dim, self._tokenizer = _width_and_tokenizer(model, name)
         self._on_cpu = self._model.device.type == "cpu"
         self._packs = self._on_cpu and allow_packing(_transformer(model))
@@ -145,7 +150,7 @@ class SentenceEncoder:
             model=self._name,
             weights=weights,
             tokenizer=tokenizer,
-            dtype=self._dtype,
+            dtype=self.recipe.dtype,
             params={
                 "max_tokens": self._model.max_seq_length,
                 "modules": [[type(one).__name__, one.get_config_dict()] for one in after],
@@ -174,7 +179,7 @@ class SentenceEncoder:
 
     def _forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         device = self._model.device
-        mixed = torch.autocast(device.type, torch.bfloat16, enabled=self._dtype == "bfloat16")
+        mixed = torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.dtype == "bfloat16")
         with torch.inference_mode(), mixed:
             vectors = self._packed(batch) if self._packs else self._padded(batch)
         found: NDArray[np.float32] = vectors.float().cpu().numpy()

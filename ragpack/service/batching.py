@@ -8,7 +8,7 @@ already cuts a large batch by tokens.)
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -24,6 +24,8 @@ __all__ = ["MergingEncoder"]
 
 _MOST_TEXTS = 4096
 
+Run = Callable[[Sequence[str]], NDArray[np.float32]]
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -34,10 +36,17 @@ class _Job:
 
 
 class MergingEncoder:
-    """A :class:`~ragpack.protocols.TextEncoder` for many threads, over one that runs in its own."""
+    """A :class:`~ragpack.protocols.TextEncoder` for many threads, over one that runs in its own.
 
-    def __init__(self, encoder: TextEncoder, metrics: Metrics) -> None:
+    Args:
+        encoder: what it stands for.
+        run: what encodes, such as the encoder itself; called by one thread.
+        metrics: told how much each run served.
+    """
+
+    def __init__(self, encoder: TextEncoder, run: Run, metrics: Metrics) -> None:
         self._encoder = encoder
+        self._encode = run
         self._metrics = metrics
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ragpack-encode", daemon=True)
@@ -80,7 +89,7 @@ class MergingEncoder:
         self._metrics.batch_requests.observe(len(jobs))
         self._metrics.batch_texts.observe(len(texts))
         try:
-            vectors = self._encoder.encode(texts)
+            vectors = self._encode(texts)
         except Exception as error:  # theirs to handle, each in its own request
             for job in jobs:
                 job.vectors.set_exception(error)

@@ -4,15 +4,16 @@ import inspect
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ragpack import registry
 from ragpack.errors import RagpackError, UnknownPluginError, UnsupportedModel
 from ragpack.pipeline import make_compressor
-from ragpack.protocols import Compressor, TextEncoder
+from ragpack.protocols import Compressor
 from ragpack.service.choice import in_force
+from ragpack.service.encoders import Encoders
+from ragpack.service.settings import Settings
 
 __all__ = ["Catalogue", "Method"]
 
@@ -52,22 +53,17 @@ class Method:
 class Catalogue:
     """Finds out once, on first use, which methods can run; safe in several threads.
 
-    ``encoder`` is what every method that takes an encoder gets, unless ``settings`` (by method)
-    name another one.
+    A method that takes an encoder by name gets the service's, unless its settings name another one.
+    Runs of one encoder are shared, whichever methods ask for them.
 
     Raises:
         UnknownPluginError: a name that is not registered.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str] | None,
-        encoder: TextEncoder,
-        settings: Mapping[str, Mapping[str, Any]],
-    ) -> None:
-        self._encoder = encoder
+    def __init__(self, settings: Settings, encoders: Encoders) -> None:
         self._settings = settings
-        self.names = tuple(names or registry.names("compressors"))
+        self._encoders = encoders
+        self.names = tuple(settings.methods or registry.names("compressors"))
         self._factories = {name: registry.load("compressors", name) for name in self.names}
         self._methods: dict[str, Method] = {}
         self._lock = threading.Lock()
@@ -96,7 +92,7 @@ class Catalogue:
             UnknownPluginError, UnsupportedModel: as for ``self[name]``.
         """
         method = self[name]
-        return make_compressor(name, self._made_with(name)) if self._encodes(name) else method
+        return self._made(name) if self._encoder_of(name) else method
 
     def all(self) -> list[Method]:
         """Every method, by name."""
@@ -113,7 +109,7 @@ class Catalogue:
         if factory.kind == "kv":
             return Method(name, factory, None, _KV)
         try:
-            compressor = make_compressor(name, self._made_with(name))
+            compressor = self._made(name)
             _ = compressor.fingerprint
         except RagpackError as error:
             reason = str(error).partition("\n")[0]
@@ -124,11 +120,16 @@ class Catalogue:
             return Method(name, factory, None, "it failed; the service's log says why")
         return Method(name, factory, compressor)
 
-    def _encodes(self, name: str) -> bool:
-        """Whether the method takes an encoder, which methods then share."""
-        return "encoder" in inspect.signature(self._factories[name]).parameters
+    def _encoder_of(self, name: str) -> inspect.Parameter | None:
+        """The method's setting for its encoder, if it has one."""
+        return inspect.signature(self._factories[name]).parameters.get("encoder")
 
-    def _made_with(self, name: str) -> dict[str, Any]:
-        """The settings of a method: the operator's, over the encoder that is shared."""
-        shared = {"encoder": self._encoder} if self._encodes(name) else {}
-        return shared | dict(self._settings.get(name, {}))
+    def _made(self, name: str) -> Compressor:
+        """The method with the operator's settings, its encoder shared with other methods."""
+        settings = dict(self._settings.method_settings.get(name, {}))
+        if (encoder := self._encoder_of(name)) is None:
+            return make_compressor(name, settings)
+        if isinstance(encoder.default, str):
+            settings = {"encoder": self._settings.encoder} | settings
+        own: Any = make_compressor(name, settings)  # which every method has that takes an encoder
+        return make_compressor(name, settings | {"encoder": self._encoders.shared(own.encoder)})

@@ -18,12 +18,12 @@ from ragpack.index.precomputable import require_precomputable
 from ragpack.models import load_encoder, load_token_counter
 from ragpack.models.dense import DenseEncoder
 from ragpack.pipeline import ContextPacker
-from ragpack.protocols import Compressor, TextEncoder
+from ragpack.protocols import Compressor
 from ragpack.report import PackedContext
-from ragpack.service.batching import MergingEncoder
 from ragpack.service.caller import Caller
 from ragpack.service.catalogue import Catalogue
 from ragpack.service.choice import Weighing, tuned
+from ragpack.service.encoders import Encoders
 from ragpack.service.indexes import Indexes
 from ragpack.service.jobs import Jobs
 from ragpack.service.metrics import Metrics
@@ -77,10 +77,9 @@ class Engine:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
-        encoder = load_encoder(settings.encoder)
-        self._merging = MergingEncoder(encoder, metrics) if settings.batching else None
-        self._encoder: TextEncoder = self._merging or encoder
-        self.methods = Catalogue(settings.methods, self._encoder, settings.method_settings)
+        self._encoders = Encoders(settings, metrics)
+        self._encoder = self._encoders.shared(load_encoder(settings.encoder))
+        self.methods = Catalogue(settings, self._encoders)
         self.indexes = Indexes(settings.indexes, self._encoder)
         self.jobs = Jobs()
         self.store = registry.open_store(settings.store)
@@ -221,6 +220,5 @@ class Engine:
             cache.close()
         for packer in self._packers.values():
             packer.close()
-        if self._merging is not None:
-            self._merging.close()
+        self._encoders.close()
         self.store.close()

@@ -30,7 +30,7 @@ class Limits:
     query_characters: int = 10_000
     batch: int = 64
     in_flight: int = 256
-    threads: int = 64
+    threads: int = 32
     deadline_ms: float = 10_000.0
 
 
@@ -41,7 +41,9 @@ class Settings:
     ``methods`` are those offered, all registered ones unless given; ``method_settings`` are the
     settings of some, by name. ``indexes`` is a folder of ``NAMESPACE/NAME`` folders as ``ragpack
     index`` makes them; None offers none. Without ``keys`` everybody may call. ``batching`` lets
-    requests share runs of the encoder. ``recent_bytes`` of stored artifacts that were read in the
+    requests share runs of an encoder, and ``encoder_process`` lets these run in a process of their
+    own, which answers more requests and takes the memory of another torch and another encoder.
+    ``recent_bytes`` of stored artifacts that were read in the
     last ``recent_seconds`` are kept decoded in the process.
 
     ``upstream`` is the base URL of the OpenAI-compatible server that answers chat requests, if any;
@@ -57,6 +59,7 @@ class Settings:
     indexes: Path | None = None
     keys: tuple[Key, ...] = ()
     batching: bool = True
+    encoder_process: bool = True
     recent_bytes: int = 64 * 1024 * 1024
     recent_seconds: float = 300.0
     upstream: str | None = None

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ragpack.errors import ConfigError, UnsupportedModel
 from ragpack.models import SentenceEncoder, load_encoder, resolve
+from ragpack.models.encoder import Recipe
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -138,4 +139,4 @@ def test_a_model_of_another_kind_is_refused(plain_bert: Path) -> None:
     words = SentenceTransformer(str(plain_bert), device="cpu")
     words.max_seq_length = None
     with pytest.raises(UnsupportedModel, match="no text encoder that ragpack can batch"):
-        SentenceEncoder(words, "words", "", "")
+        SentenceEncoder(words, Recipe("words", None, None, None, "float32"), "words", "", "")

@@ -52,6 +52,7 @@ def _starter(running: list[Running], indexes: Path) -> Callable[..., Running]:
     def start(**given: object) -> Running:
         limits = replace(Limits(deadline_ms=1000 * PATIENCE), **given.pop("limits", {}))
         settings = {"store": "memory://", "methods": METHODS, "indexes": indexes}
+        settings["encoder_process"] = False  # each would load torch; those that need one say so
         running.append(Running(Settings(**(settings | given), limits=limits)))
         return running[-1]
 

@@ -4,8 +4,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
+from ragpack.pipeline import make_compressor
+from ragpack.service import Settings
 from ragpack.service.batching import MergingEncoder
+from ragpack.service.catalogue import Catalogue
+from ragpack.service.encoders import Encoders
 from ragpack.service.metrics import Metrics
 from ragpack.types import Fingerprint
 
@@ -28,7 +33,7 @@ class Held:
 
 def test_what_comes_while_the_encoder_runs_shares_the_next_run(until):
     encoder, metrics = Held(), Metrics()
-    merging = MergingEncoder(encoder, metrics)
+    merging = MergingEncoder(encoder, encoder.encode, metrics)
     with ThreadPoolExecutor(8) as callers:
         first = callers.submit(merging.encode, ["a"])
         until(lambda: encoder.runs)
@@ -41,3 +46,17 @@ def test_what_comes_while_the_encoder_runs_shares_the_next_run(until):
     merging.close()
     assert [len(texts) for texts in encoder.runs] == [1, 14]
     assert metrics.registry.get_sample_value("ragpack_batch_requests_sum") == 8
+
+
+@pytest.mark.parametrize("name", ["recomp-mini", "recomp-extractive"])
+def test_tenants_share_the_runs_of_an_encoder_and_nothing_that_a_method_remembers(name):
+    settings = Settings(store="memory://", methods=(name,), encoder_process=False)
+    encoders = Encoders(settings, Metrics())
+    methods = Catalogue(settings, encoders)
+    mine, theirs = methods.own(name), methods.own(name)
+    assert mine.encoder is theirs.encoder is methods[name].encoder
+    assert isinstance(mine.encoder, MergingEncoder)
+    assert mine.fingerprint == make_compressor(name, {}).fingerprint
+    mine._vector("How long is the tank?")
+    assert (mine._vector.cache_info().currsize, theirs._vector.cache_info().currsize) == (1, 0)
+    encoders.close()
