@@ -1,5 +1,6 @@
-"""docs/rest.md: every curl line of it works."""
+"""docs/rest.md: every curl line of it works, and its example answer is what the service says."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -37,6 +38,18 @@ def test_every_line_of_the_page(start, until):
             job = answer.headers["location"]
             until(lambda job=job: client.get(job).json()["status"] in ("done", "failed"))
             assert client.get(job).json()["status"] == "done"
+
+
+def test_the_example_answer_is_the_services(start):
+    (example,) = re.findall(r"```json\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    shown, given = (
+        json.loads(example),
+        _sent(start(methods=("recomp-mini",)).client, LINES[0]).json(),
+    )
+    for answer in (shown, given):  # these are never the same twice
+        answer["id"] = answer["id"][:4]
+        answer["report"]["ms"] = list(answer["report"]["ms"])
+    assert shown == given
 
 
 def test_every_refusal_of_the_service_is_on_the_page():

@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from ragpack.service.access import EngineOf
 from ragpack.service.routing import guarded
 from ragpack.service.schemas import Answer
@@ -15,7 +17,7 @@ class MethodInfo(Answer):
     """A method; settings are those that a request may choose, with their defaults."""
 
     name: str
-    kind: Literal["text", "embeds", "kv"]
+    kind: Literal["text", "embeds", "kv"] = Field(description="What is stored for a passage.")
     query_aware: bool
     cached: bool
     scope: Literal["passage", "set"]
