@@ -41,6 +41,7 @@ class EmbedsResponse(Answer):
     object: Literal["embeds"] = "embeds"
     model: str
     payload: dict[str, Any] = Field(
-        description="With prompt_embeds (or data): base64 of a torch.save file of rows [n, h]."
+        description="With prompt_embeds (or data): base64 of a torch.save file of rows [n, h], as "
+        "vLLM reads it. Read it only from a ragpack that you trust."
     )
     report: Report
