@@ -13,8 +13,9 @@ is added here, without a model, as raises in units of the range of the scores gi
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple, Self
 
 from ragpack.types import Passage, Span
@@ -75,8 +76,9 @@ def relevance(
 
 
 def _texts(passages: Sequence[Passage], spans: Sequence[Sequence[Span]]) -> list[list[str]]:
+    """The sentences of each passage, in small letters."""
     pairs = zip(passages, spans, strict=True)
-    return [[passage.text[slice(*span)] for span in own] for passage, own in pairs]
+    return [[passage.text[start:end].lower() for start, end in own] for passage, own in pairs]
 
 
 def _raised(row: Sequence[float], link: float) -> Iterator[float]:
@@ -94,7 +96,7 @@ def _links(
 ) -> list[float]:
     """For each passage the best value of a sentence elsewhere that mentions its title."""
     sentences = [
-        (other, text.lower(), value)
+        (other, text, value)
         for other, (row, found) in enumerate(zip(texts, values, strict=True))
         for text, value in zip(row, found, strict=True)
     ]
@@ -125,20 +127,21 @@ def _matches(
     query: str, passages: Sequence[Passage], texts: Sequence[Sequence[str]]
 ) -> list[list[float]]:
     """BM25 (Robertson and Zaragoza, 2009) of title and sentence, over the best one's; in [0, 1]."""
-    asked = set(_WORD.findall(query.lower()))
+    asked = frozenset(_WORD.findall(query.lower()))
+    heads = [_WORD.findall(passage.title.lower()) for passage in passages]
     counts = [
-        [_Count.of(head + _WORD.findall(text.lower()), asked) for text in row]
-        for row, head in zip(texts, (_WORD.findall(p.title.lower()) for p in passages), strict=True)
+        [_Count.of(head + _WORD.findall(text), asked) for text in row]
+        for row, head in zip(texts, heads, strict=True)
     ]
     every = [count for row in counts for count in row]
     mean = sum(count.length for count in every) / len(every) or 1.0
-    held = Counter(word for count in every for word in count.asked)
+    held = Counter(chain.from_iterable(count.asked for count in every))
     idf = {
         word: math.log(1 + (len(every) - found + 0.5) / (found + 0.5))
         for word, found in held.items()
     }
     values = [[_match(count, idf, mean) for count in row] for row in counts]
-    best = max(max(row, default=0.0) for row in values) or 1.0
+    best = max(map(max, filter(None, values))) or 1.0
     return [[value / best for value in row] for row in values]
 
 
@@ -149,9 +152,8 @@ class _Count(NamedTuple):
     asked: dict[str, int]
 
     @classmethod
-    def of(cls, words: Sequence[str], asked: Set[str]) -> Self:
-        found = [word for word in words if word in asked]
-        return cls(len(words), Counter(found) if found else {})
+    def of(cls, words: Sequence[str], asked: frozenset[str]) -> Self:
+        return cls(len(words), {word: words.count(word) for word in asked.intersection(words)})
 
 
 def _match(count: _Count, idf: Mapping[str, float], mean: float) -> float:
