@@ -9,7 +9,7 @@ import typer
 from ragpack import config
 from ragpack.cli.console import talk
 from ragpack.cli.options import Store, Tokenizer, parse_settings
-from ragpack.errors import ConfigError
+from ragpack.errors import ConfigError, RagpackError
 from ragpack.models import resolve
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ def serve(
     try:
         server.run()
     except SystemExit as stop:  # uvicorn's way to say that it could not start; the log has why
-        raise typer.Exit(1) from stop
+        raise RagpackError(
+            f"the service could not start on http://{host}:{port}, the log above has why; if "
+            "another program listens there, give another --port"
+        ) from stop
 
 
 def _keys(file: Path | None) -> list["Key"]:

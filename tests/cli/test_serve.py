@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 import subprocess
 import sys
 
@@ -30,6 +31,20 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path, free_port, until):
         process.kill()
     assert process.returncode in (0, -signal.SIGTERM)
     assert f"starting on {url}" in talk
+
+
+def test_a_port_that_is_taken_is_said(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "ragpack.cli", "serve", "--port", port]
+        command += ["--store", f"lmdb://{tmp_path / 'store'}", "--methods", "identity"]
+        ran = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert ran.returncode == 1
+    assert "address already in use" in ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith(
+        "error: the service could not start on http://127"
+    )
+    assert "--port" in ran.stderr.splitlines()[-1]
 
 
 def test_it_is_not_open_to_the_network_by_accident(ragpack, monkeypatch, tmp_path):
