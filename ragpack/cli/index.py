@@ -58,7 +58,9 @@ def index(
     methods: Annotated[
         str, typer.Option("--methods", help="Methods to precompute, comma-separated.")
     ] = config.DEFAULT_METHOD,
-    encoder: Annotated[str, typer.Option("--encoder")] = config.DEFAULT_ENCODER,
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Whose vectors an index holds: a name or a path.")
+    ] = config.DEFAULT_ENCODER,
     factory: Annotated[str, typer.Option("--factory", help="FAISS index factory.")] = "Flat",
     search: Annotated[
         str | None, typer.Option("--search", help="What a search spends: nprobe=16, efSearch=64.")

@@ -40,7 +40,9 @@ def serve(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of a method, METHOD.NAME=VALUE.")
     ] = None,
-    encoder: Annotated[str, typer.Option("--encoder")] = config.DEFAULT_ENCODER,
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Whose vectors an index holds: a name or a path.")
+    ] = config.DEFAULT_ENCODER,
     encoder_process: Annotated[
         bool,
         typer.Option(help="Run encoders in a process of their own: more requests, more memory."),
