@@ -1,11 +1,11 @@
 """Requests per second and latency of the service, under wrk; every arm in the same run.
 
 Twenty passages of the sample handbook, cached, ``recomp-extractive``, another query in every
-request. Two servers run side by side, one that merges the requests' runs of the encoder and one
-that does not, and are loaded in turn. ``cpu_ms`` is the server's own CPU time for a request, which
-holds on a busy machine too. The overhead is that of one connection against the same
-engine called in this process, with a memory of
-recent artifacts too. Needs wrk on the PATH. Run from the repository's root:
+request. Three servers run side by side and are loaded in turn: one that merges the requests' runs
+of the encoder, in a process of its own as by default or in a thread, and one that does not.
+``cpu_ms`` is the server's CPU time for a request, of both its processes, which holds on a busy
+machine too. The overhead is that of one connection against the same engine called in this process,
+with a memory of recent artifacts too. Needs wrk on the PATH. Run from the repository's root:
 
     OMP_NUM_THREADS=1 python benchmarks/rest_load.py --runs 3 --store redis://127.0.0.1:6379/0
 """
@@ -20,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from common import interleave, parser, report, spread
 
 from ragpack import ContextPacker, Passage
 from ragpack.cli.demo import handbook, questions
+from ragpack.client import Client
 from ragpack.corpus import read_passages
 from ragpack.service import Settings
 from ragpack.service.recent import RecentArtifacts
@@ -69,6 +72,15 @@ end
 passages = %s
 queries = %s
 """
+
+
+ARMS: dict[str, dict[str, Any]] = {
+    "process": {},
+    "thread": {"encoder_process": False},
+    "off": {"batching": False},
+}
+_SETTLED = 15
+"""Seconds in which the process of the encoders has loaded them; until then they run in a thread."""
 
 
 @contextmanager
@@ -112,9 +124,10 @@ def load(address: str, script: Path, connections: int, seconds: int) -> dict[str
 
 
 def counted(address: str, name: str) -> float:
-    """A figure of the server's own ``/metrics``."""
+    """A figure of the server's own ``/metrics``; of a process, with that of its encoders."""
     lines = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
-    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+    names = (name, f"ragpack_encoder_{name}")
+    return sum(float(line.split()[1]) for line in lines if line.split()[0] in names)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -133,37 +146,48 @@ def ratio(arms: dict[str, dict[str, Any]], over: str, under: str, name: str) -> 
 def overhead(address: str, store: str, passages: list[Passage], runs: int) -> dict[str, Any]:
     """One connection against the same engine in this process, in turn.
 
+    Over HTTP with the standard library's client, and with ragpack's own (httpx), which does more.
     ``beyond_its_stages`` is a request's time without what its own report says packing took.
     """
-    beyond: list[float] = []
+    beyond: dict[str, list[float]] = {"http": [], "client": []}
     recent = RecentArtifacts(Settings().recent_bytes, Settings().recent_seconds)
     asked = (f"{sample['question']} {n}" for n in itertools.count() for sample in questions())
     body = [{"id": p.id, "title": p.title, "text": p.text} for p in passages]
+    plain = HTTPConnection(address.removeprefix("http://"), timeout=60)
     with (
-        httpx.Client(base_url=address, timeout=60) as client,
+        Client(address, timeout=60) as client,
         ContextPacker("recomp-extractive", store=store, top_n=12, recent=recent) as packer,
     ):
 
-        def over_http() -> None:
-            given: dict[str, Any] = {"method": "recomp-extractive", "query": next(asked)}
-            given |= {"passages": body, "top_n": 12}
-            start = time.perf_counter()
-            answer = client.post("/v1/compress", json=given).raise_for_status()
-            whole = (time.perf_counter() - start) * 1000
-            beyond.append(whole - sum(answer.json()["report"]["ms"].values()))
+        def over_http() -> dict[str, Any]:
+            given = {"method": "recomp-extractive", "query": next(asked), "top_n": 12}
+            sent = json.dumps(given | {"passages": body})
+            plain.request("POST", "/v1/compress", sent, {"Content-Type": "application/json"})
+            ms: dict[str, Any] = json.loads(plain.getresponse().read())["report"]["ms"]
+            return ms
 
-        times = interleave(
-            {"http": over_http, "python": lambda: packer.pack(next(asked), passages)}, runs
-        )
+        def over_client() -> dict[str, Any]:
+            found = client.compress(next(asked), passages, method="recomp-extractive", top_n=12)
+            return dict(found.report.ms)
+
+        def timed(name: str, ask: Callable[[], dict[str, Any]]) -> None:
+            start = time.perf_counter()
+            ms = ask()
+            beyond[name].append((time.perf_counter() - start) * 1000 - sum(ms.values()))
+
+        calls = {"http": over_http, "client": over_client}
+        arms = {name: partial(timed, name, ask) for name, ask in calls.items()}
+        times = interleave(arms | {"python": lambda: packer.pack(next(asked), passages)}, runs)
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {name: spread(values) for name, values in times.items()} | {
         "http_minus_python_ms": round(medians["http"] - medians["python"], 3),
-        "beyond_its_stages": spread(beyond),
+        "client_minus_python_ms": round(medians["client"] - medians["python"], 3),
+        "beyond_its_stages": {name: spread(values) for name, values in beyond.items()},
     }
 
 
 def main() -> None:
-    """Load both servers in turn at each number of connections."""
+    """Load the servers in turn at each number of connections."""
     options = parser(__doc__)
     options.set_defaults(runs=3)
     options.add_argument("--store", help="store URL; an embedded store in a temporary folder")
@@ -183,18 +207,21 @@ def main() -> None:
         lua = "{" + ", ".join(map(json.dumps, asked)) + "}"
         script.write_text(LUA % (f"[==[{body}]==]", lua), encoding="utf-8")
         common = {"store": store, "methods": ["recomp-extractive"]}
-        on = stack.enter_context(serving(**common, batching=True))
-        off = stack.enter_context(serving(**common, batching=False))
-        figures: dict[str, Any] = {"overhead": overhead(on, store, passages, 100)}
+        arms = {name: stack.enter_context(serving(**common, **how)) for name, how in ARMS.items()}
+        time.sleep(_SETTLED)
+        figures: dict[str, Any] = {"overhead": overhead(arms["process"], store, passages, 100)}
         for connections in chosen.connections:
-            rounds: dict[str, list[dict[str, Any]]] = {"on": [], "off": []}
+            rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
             for _ in range(chosen.runs):
-                for name, address in (("on", on), ("off", off)):
+                for name, address in arms.items():
                     rounds[name].append(load(address, script, connections, chosen.seconds))
-            arms = {name: summary(rows) for name, rows in rounds.items()}
-            figures[f"{connections} connections"] = arms | {
-                "times the requests with merging": ratio(arms, "on", "off", "per_second"),
-                "times the requests of a CPU second": ratio(arms, "off", "on", "cpu_ms"),
+            found = {name: summary(rows) for name, rows in rounds.items()}
+            figures[f"{connections} connections"] = found | {
+                f"{name}: times those without merging": {
+                    "requests": ratio(found, name, "off", "per_second"),
+                    "requests of a CPU second": ratio(found, "off", name, "cpu_ms"),
+                }
+                for name in ("process", "thread")
             }
     report(figures)
 

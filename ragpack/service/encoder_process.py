@@ -44,7 +44,7 @@ class EncoderProcess:
         self._died = died
         self._lock = threading.Lock()
         self._pool = _pool()
-        self._loaded: dict[str, Future[None]] = {}
+        self._loaded: dict[str, Future[int]] = {}
 
     def encode(self, encoder: "SentenceEncoder", texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [len(texts), d], as ``encoder`` itself makes them."""
@@ -57,11 +57,17 @@ class EncoderProcess:
             self._restart(pool)
             return encoder.encode(texts)
 
+    def pid(self) -> int:
+        """The number of the process; 0 while none has loaded an encoder."""
+        with self._lock:
+            done = [loading for loading in self._loaded.values() if loading.done()]
+        return next((loading.result() for loading in done if loading.exception() is None), 0)
+
     def close(self) -> None:
         """Finish what is under way, the loading of an encoder too, and end the process."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _loading(self, encoder: "SentenceEncoder") -> tuple[ProcessPoolExecutor, Future[None]]:
+    def _loading(self, encoder: "SentenceEncoder") -> tuple[ProcessPoolExecutor, Future[int]]:
         """The process, and whether it has loaded ``encoder`` yet; the first call lets it begin."""
         digest = encoder.fingerprint.digest
         with self._lock:
@@ -69,7 +75,7 @@ class EncoderProcess:
                 self._loaded[digest] = self._load(encoder.recipe, digest)
             return self._pool, self._loaded[digest]
 
-    def _load(self, recipe: "Recipe", digest: str) -> Future[None]:
+    def _load(self, recipe: "Recipe", digest: str) -> Future[int]:
         try:
             loading = self._pool.submit(_load, recipe, digest)
         except BrokenProcessPool as error:  # it died since its last work
@@ -93,7 +99,7 @@ def _pool() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin)
 
 
-def _say_why_not(loading: Future[None]) -> None:
+def _say_why_not(loading: Future[int]) -> None:
     if not loading.cancelled() and (error := loading.exception()) is not None:
         _log.warning("an encoder runs in the service's own process, which is slower: %s", error)
 
@@ -124,9 +130,11 @@ def _loaded(recipe: "Recipe") -> "SentenceEncoder":
     return load_encoder(*recipe)
 
 
-def _load(recipe: "Recipe", digest: str) -> None:
+def _load(recipe: "Recipe", digest: str) -> int:
+    """The number of this process, once it has loaded the encoder."""
     if _loaded(recipe).fingerprint.digest != digest:
         raise UnsupportedModel(f"the files of {recipe.name} changed since the service started")
+    return os.getpid()
 
 
 def _encode(recipe: "Recipe", texts: Sequence[str]) -> NDArray[np.float32]:

@@ -19,8 +19,10 @@ class Encoders:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._merges = settings.batching
         self._metrics = metrics
-        apart = settings.batching and settings.encoder_process
-        self._process = EncoderProcess(self._died) if apart else None
+        self._process: EncoderProcess | None = None
+        if settings.batching and settings.encoder_process:
+            self._process = EncoderProcess(self._died)
+            metrics.watch_encoders(self._process.pid)
         self._shared: dict[str, MergingEncoder] = {}
         self._lock = threading.Lock()
 

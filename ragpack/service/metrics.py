@@ -1,5 +1,8 @@
 """What the service counts, in a registry of its own, for ``GET /metrics``."""
 
+from collections import Counter as Tally
+from collections.abc import Callable
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -67,14 +70,18 @@ class Metrics:
         )
         self.store_up = Gauge("ragpack_store_up", "1: the store answers", registry=registry)
 
+    def watch_encoders(self, pid: Callable[[], int]) -> None:
+        """Also tell the memory and CPU time of the process that runs the encoders."""
+        ProcessCollector("ragpack_encoder", pid, registry=self.registry)
+
     def packed(self, report: PackReport) -> None:
         """Count what a request did."""
         for stage, ms in report.ms.items():
             self.stages.labels(stage, report.method).observe(ms / 1000)
         self.tokens.labels("in").inc(report.tokens_in)
         self.tokens.labels("out").inc(report.tokens_out)
-        for row in report.passages:
-            self.cache.labels(report.method, row.cache).inc()
+        for result, count in Tally(row.cache for row in report.passages).items():
+            self.cache.labels(report.method, result).inc(count)
         for reason, count in report.fallbacks.items():
             self.failures.labels(reason or "unknown").inc(count)
 

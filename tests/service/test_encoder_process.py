@@ -90,6 +90,7 @@ def test_no_request_fails_when_the_process_is_killed(serve, until, passages):
 
     (first,) = children() - before
     until(lambda: _loaded_by(service), PATIENCE)
+    assert "ragpack_encoder_process_resident_memory_bytes" in service.client.get("/metrics").text
     os.kill(first, signal.SIGKILL)
     until(died, PATIENCE)
     until(lambda: ask(next(numbers)) == expected and _loaded_by(service), PATIENCE)

@@ -37,8 +37,9 @@ def exported(service: str, until: Any) -> dict[str, set[str]]:
             client.compress("How long is the tank?", ["The tank is 38 metres."])
         with pytest.raises(RagpackError):
             client.compress("How long?", ["The tank is 38 metres."], method="nope")
-    # a failed request is counted when its answer has gone out
-    until(lambda: "ragpack_failures_total{" in httpx.get(f"{service}/metrics").text)
+    # a failed request is counted when its answer has gone out, the encoders' process once it is up
+    for name in ("ragpack_failures_total{", "ragpack_encoder_process"):
+        until(lambda name=name: name in httpx.get(f"{service}/metrics").text)
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(httpx.get(f"{service}/metrics").text):
         for sample in family.samples:
