@@ -20,7 +20,7 @@ SHIPPED_ADAPTER = Path(models.__file__).parent.parent / "data" / "recomp-mini"
 
 
 class RecompMini(RecompExtractive):
-    """``recomp-extractive`` with a trained encoder of ragpack's own.
+    """The sentences nearest to the query, by an encoder that was trained to find them.
 
     Args:
         adapter: a folder written by ``ragpack train recomp-mini``; the shipped one unless given.

@@ -1,9 +1,9 @@
 """Merges what concurrent requests ask of an encoder into one run.
 
 A query is some ten tokens, and a run over one of them costs nearly what a run over thirty does.
-While one run is under way the next one's texts gather; nobody waits for company, so a lone request
-is not slowed down. (Libraries for this batch by count and wait for a time window; the encoder
-already cuts a large batch by tokens.)
+While one run is under way the next one's texts gather. Nobody waits for company: a lone query is
+encoded where it is asked, without a word to another thread or process. (Libraries for this batch by
+count and wait for a time window; the encoder already cuts a large batch by tokens.)
 """
 
 import queue
@@ -40,7 +40,7 @@ class MergingEncoder:
 
     Args:
         encoder: what it stands for.
-        run: what encodes, such as the encoder itself; called by one thread.
+        run: what encodes for several at a time, such as the encoder itself; called by one thread.
         metrics: told how much each run served.
     """
 
@@ -49,6 +49,8 @@ class MergingEncoder:
         self._encode = run
         self._metrics = metrics
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._under_way = 0
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="ragpack-encode", daemon=True)
         self._thread.start()
 
@@ -64,14 +66,32 @@ class MergingEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [len(texts), d], in order."""
-        job = _Job(texts)
-        self._jobs.put(job)
-        return job.vectors.result()
+        with self._lock:
+            lone = self._under_way == 0 and len(texts) == 1
+            self._under_way += 1
+        try:
+            return self._alone(texts) if lone else self._merged(texts)
+        finally:
+            with self._lock:
+                self._under_way -= 1
 
     def close(self) -> None:
         """Finish what is asked and stop."""
         self._jobs.put(None)
         self._thread.join()
+
+    def _alone(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self._count(1, len(texts))
+        return self._encoder.encode(texts)
+
+    def _merged(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        job = _Job(texts)
+        self._jobs.put(job)
+        return job.vectors.result()
+
+    def _count(self, jobs: int, texts: int) -> None:
+        self._metrics.batch_requests.observe(jobs)
+        self._metrics.batch_texts.observe(texts)
 
     def _work(self) -> None:
         while (first := self._jobs.get()) is not None:
@@ -86,8 +106,7 @@ class MergingEncoder:
 
     def _run(self, jobs: Sequence[_Job]) -> None:
         texts = [text for job in jobs for text in job.texts]
-        self._metrics.batch_requests.observe(len(jobs))
-        self._metrics.batch_texts.observe(len(texts))
+        self._count(len(jobs), len(texts))
         try:
             vectors = self._encode(texts)
         except Exception as error:  # theirs to handle, each in its own request

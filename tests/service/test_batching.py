@@ -35,17 +35,35 @@ def test_what_comes_while_the_encoder_runs_shares_the_next_run(until):
     encoder, metrics = Held(), Metrics()
     merging = MergingEncoder(encoder, encoder.encode, metrics)
     with ThreadPoolExecutor(8) as callers:
-        first = callers.submit(merging.encode, ["a"])
+        first = callers.submit(merging.encode, ["a", "a"])
         until(lambda: encoder.runs)
         asked = [["b" * n, "c"] for n in range(7)]
         others = [callers.submit(merging.encode, texts) for texts in asked]
         until(lambda: merging._jobs.qsize() == len(others))
         encoder.go.set()
-        assert first.result().tolist() == [[1]]
+        assert first.result().tolist() == [[1], [1]]
         assert [other.result().tolist() for other in others] == [[[n], [1]] for n in range(7)]
     merging.close()
-    assert [len(texts) for texts in encoder.runs] == [1, 14]
+    assert [len(texts) for texts in encoder.runs] == [2, 14]
     assert metrics.registry.get_sample_value("ragpack_batch_requests_sum") == 8
+
+
+def test_a_lone_query_is_encoded_where_it_is_asked(until):
+    encoder, elsewhere = Held(), Held()
+    merging = MergingEncoder(encoder, elsewhere.encode, Metrics())
+    with ThreadPoolExecutor(2) as callers:
+        lone = callers.submit(merging.encode, ["one"])
+        until(lambda: encoder.runs)
+        second = callers.submit(merging.encode, ["another"])
+        until(lambda: elsewhere.runs)
+        encoder.go.set()
+        elsewhere.go.set()
+        assert (lone.result().tolist(), second.result().tolist()) == ([[3]], [[7]])
+    assert merging.encode(["a", "b"]).tolist() == [[1], [1]]
+    assert merging.encode(["alone"]).tolist() == [[5]]
+    merging.close()
+    assert encoder.runs == [["one"], ["alone"]]
+    assert elsewhere.runs == [["another"], ["a", "b"]]
 
 
 @pytest.mark.parametrize("name", ["recomp-mini", "recomp-extractive"])
