@@ -130,7 +130,7 @@ def _restore_length(opened: lmdb.Environment, file: Path) -> None:
     """Put zeros in place of pages that were cut off: reading past the end kills the process."""
     if file.stat().st_size < _length(opened):
         with opened.begin(write=True):  # nobody else makes it longer meanwhile
-            if file.stat().st_size < (length := _length(opened)):
+            if file.stat().st_size < (length := _length(opened)) <= _MAP_BYTES:
                 os.truncate(file, length)
 
 

@@ -131,5 +131,7 @@ class Catalogue:
             return make_compressor(name, settings)
         if isinstance(encoder.default, str):
             settings = {"encoder": self._settings.encoder} | settings
-        own: Any = make_compressor(name, settings)  # which every method has that takes an encoder
-        return make_compressor(name, settings | {"encoder": self._encoders.shared(own.encoder)})
+        method = make_compressor(name, settings)
+        if (own := getattr(method, "encoder", None)) is None:
+            return method
+        return make_compressor(name, settings | {"encoder": self._encoders.shared(own)})

@@ -65,7 +65,7 @@ class EncoderProcess:
 
     def close(self) -> None:
         """Finish what is under way, the loading of an encoder too, and end the process."""
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown()
 
     def _loading(self, encoder: "SentenceEncoder") -> tuple[ProcessPoolExecutor, Future[int]]:
         """The process, and whether it has loaded ``encoder`` yet; the first call lets it begin."""
@@ -100,7 +100,7 @@ def _pool() -> ProcessPoolExecutor:
 
 
 def _say_why_not(loading: Future[int]) -> None:
-    if not loading.cancelled() and (error := loading.exception()) is not None:
+    if (error := loading.exception()) is not None:
         _log.warning("an encoder runs in the service's own process, which is slower: %s", error)
 
 

@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _PROBE = "ready"
+_TEXT = "A sentence. Another one."
+"""Two, since one alone would not let the encoders' process begin."""
 
 
 class _Packer(ContextPacker):
@@ -186,7 +188,7 @@ class Engine:
             for method in self.methods.all():
                 if method.compressor is not None:
                     query = _PROBE if method.factory.query_aware else None
-                    method.compressor.compress([Passage(_PROBE, "A sentence.")], query)
+                    method.compressor.compress([Passage(_PROBE, _TEXT)], query)
             gc.collect()
             gc.freeze()  # models are half a million objects, half a second for each full collection
             self._models = "ok"

@@ -72,7 +72,9 @@ def test_no_request_fails_when_the_process_is_killed(serve, until, passages):
     until(lambda: service.client.get("/readyz").status_code == 200, PATIENCE)
 
     def ask(number: int) -> list[str]:
-        body = {"query": f"How long is tank {number}?", "passages": passages, "top_n": 1}
+        """The answer with a passage that is new, whose sentences go to the process together."""
+        new = {"id": "c", "text": f"Berth {number} is free. Berth {number + 1} is not."}
+        body = {"query": "How long is the tank?", "passages": [*passages, new], "top_n": 1}
         answer = service.client.post("/v1/compress", json=body).raise_for_status().json()
         assert not answer["report"]["fallbacks"]
         return [row["text"] for row in answer["results"]]
