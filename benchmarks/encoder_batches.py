@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from ragpack.models import load_encoder, resolve
 from ragpack.sentences import sentence_spans
 
-SIZES = (1, 8, 64, 512)
+SIZES = (1, 8, 64)
 
 
 def main() -> None:
