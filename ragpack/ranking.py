@@ -141,7 +141,7 @@ def _matches(
         for word, found in held.items()
     }
     values = [[_match(count, idf, mean) for count in row] for row in counts]
-    best = max(map(max, filter(None, values))) or 1.0
+    best = max(chain.from_iterable(values), default=0.0) or 1.0
     return [[value / best for value in row] for row in values]
 
 
