@@ -33,7 +33,7 @@ DEFAULT_TOP_N = 12
 
 
 class RecompExtractive(Compressor):
-    """Keeps the best sentences by the dot product of their vectors with the query's.
+    """Keeps the sentences nearest to the query in an encoder's space.
 
     Sentences of all passages compete with one another and are kept in document order. Where
     neither ``top_n`` nor ``threshold`` is set, a request with a budget ranks every sentence and

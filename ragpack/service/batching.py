@@ -2,16 +2,17 @@
 
 A query is some ten tokens, and a run over one of them costs nearly what a run over thirty does.
 While one run is under way the next one's texts gather. Nobody waits for company: a lone query is
-encoded where it is asked, without a word to another thread or process. (Libraries for this batch by
-count and wait for a time window; the encoder already cuts a large batch by tokens.)
+encoded where it is asked, without a word to another thread or process. Nor for a crowd: of the many
+texts of a new index each run takes a share, so that a query is answered between two of them.
+(Libraries for this batch by count and wait for a time window.)
 """
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +23,38 @@ from ragpack.types import Fingerprint
 
 __all__ = ["MergingEncoder"]
 
-_MOST_TEXTS = 4096
+_SHARE_SECONDS = 0.1
+_LEAST_SHARE = 1000
+"""Characters: more than a query has, and so few that an encoder on a CPU takes a moment."""
 
 Run = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Job:
-    """Texts that somebody waits for; ``vectors`` [len(texts), d] to come."""
+    """Texts that somebody waits for; ``vectors`` [len(texts), d] to come, some with each run."""
 
     texts: Sequence[str]
     vectors: Future[NDArray[np.float32]] = field(default_factory=Future)
+    parts: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def share(self, characters: int) -> Sequence[str]:
+        """The next texts, of at most so many characters together, or the next one alone."""
+        start = end = sum(map(len, self.parts))
+        while end < len(self.texts):
+            characters -= len(self.texts[end])
+            if characters < 0 and end > start:
+                break
+            end += 1
+        return self.texts[start:end]
+
+    def add(self, part: NDArray[np.float32]) -> bool:
+        """Take the vectors of the last share; whether those of all texts are there now."""
+        self.parts.append(part)
+        whole = sum(map(len, self.parts)) == len(self.texts)
+        if whole:
+            self.vectors.set_result(np.concatenate(self.parts))
+        return whole
 
 
 class MergingEncoder:
@@ -50,6 +72,7 @@ class MergingEncoder:
         self._metrics = metrics
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._under_way = 0
+        self._share = _LEAST_SHARE
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="ragpack-encode", daemon=True)
         self._thread.start()
@@ -94,27 +117,36 @@ class MergingEncoder:
         self._metrics.batch_texts.observe(texts)
 
     def _work(self) -> None:
-        while (first := self._jobs.get()) is not None:
-            jobs, texts = [first], len(first.texts)
-            while texts < _MOST_TEXTS and not self._jobs.empty():
-                if (job := self._jobs.get()) is None:
-                    self._run(jobs)
-                    return
-                jobs.append(job)
-                texts += len(job.texts)
-            self._run(jobs)
+        jobs: list[_Job] = []
+        more = True
+        while more or jobs:
+            more = more and self._gather(jobs)
+            jobs = self._run(jobs) if jobs else []
 
-    def _run(self, jobs: Sequence[_Job]) -> None:
-        texts = [text for job in jobs for text in job.texts]
+    def _gather(self, jobs: list[_Job]) -> bool:
+        """Add what was asked meanwhile, or what is asked next if there is nothing to do.
+
+        False once nothing more will be asked.
+        """
+        while not jobs or not self._jobs.empty():
+            if (job := self._jobs.get()) is None:
+                return False
+            jobs.append(job)
+        return True
+
+    def _run(self, jobs: Sequence[_Job]) -> list[_Job]:
+        """Encode a share of each job; those that are not done yet."""
+        shares = [job.share(self._share) for job in jobs]
+        texts = [text for share in shares for text in share]
         self._count(len(jobs), len(texts))
+        start = time.perf_counter()
         try:
             vectors = self._encode(texts)
         except Exception as error:  # theirs to handle, each in its own request
             for job in jobs:
                 job.vectors.set_exception(error)
-            return
-        ends = [0]
-        for job in jobs:
-            ends.append(ends[-1] + len(job.texts))
-        for job, (start, end) in zip(jobs, pairwise(ends), strict=True):
-            job.vectors.set_result(vectors[start:end])
+            return []
+        speed = sum(map(len, texts)) / (time.perf_counter() - start)
+        self._share = max(_LEAST_SHARE, int(_SHARE_SECONDS * speed))
+        parts = np.split(vectors, np.cumsum([len(share) for share in shares])[:-1])
+        return [job for job, part in zip(jobs, parts, strict=True) if not job.add(part)]

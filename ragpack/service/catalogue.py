@@ -113,7 +113,8 @@ class Catalogue:
             _ = compressor.fingerprint
         except RagpackError as error:
             reason = str(error).partition("\n")[0]
-            _log.warning("method %s is not available: %s", name, reason)
+            asked_for = logging.WARNING if self._settings.methods else logging.INFO
+            _log.log(asked_for, "method %s is not available: %s", name, reason)
             return Method(name, factory, None, _PATH.sub("…", reason))
         except Exception:  # one broken method must not keep the others from being offered
             _log.exception("method %s is not available", name)

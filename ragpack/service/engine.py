@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from fastapi import Response
+
 from ragpack import config, registry
 from ragpack.cache import ArtifactCache
 from ragpack.errors import CacheUnavailable
@@ -28,7 +30,7 @@ from ragpack.service.indexes import Indexes
 from ragpack.service.jobs import Jobs
 from ragpack.service.metrics import Metrics
 from ragpack.service.recent import RecentArtifacts
-from ragpack.service.schemas import MethodChoice
+from ragpack.service.schemas import Answer, MethodChoice
 from ragpack.service.settings import Settings
 from ragpack.types import Passage
 
@@ -177,6 +179,21 @@ class Engine:
         """Call ``function`` in a thread, in the request's context, so that traces hang together."""
         call = partial(contextvars.copy_context().run, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    async def answer(
+        self, function: Callable[P, Answer], *args: P.args, **kwargs: P.kwargs
+    ) -> Response:
+        """What ``function`` returns, as JSON that the thread writes too.
+
+        A thousand passages or a payload of soft tokens would hold the event loop, and with it
+        every other request.
+        """
+
+        def written() -> Response:
+            found = function(*args, **kwargs)
+            return Response(found.model_dump_json(), media_type="application/json")
+
+        return await self.run(written)
 
     def start(self, job: Callable[[], None]) -> None:
         """Run ``job`` in a thread and do not wait for it."""

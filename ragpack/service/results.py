@@ -15,9 +15,8 @@ __all__ = ["facts_of", "report_of", "results_of"]
 
 def facts_of(report: PackReport) -> dict[str, Any]:
     """What the log says of a request: numbers and names."""
-    row = report.to_dict()
     names = ("method", "tokens_in", "tokens_out", "hits", "misses", "fallbacks")
-    return {"passages": len(report.passages)} | {name: row[name] for name in names}
+    return {"passages": len(report.passages)} | {name: getattr(report, name) for name in names}
 
 
 def report_of(report: PackReport) -> Report:
@@ -36,12 +35,30 @@ def results_of(
         text = " ".join(passage.text[start:end] for start, end in row.kept)
         if summary is not None and row.tokens_out:
             text = summary
-        more = _weighed(passage, weighing, packer.counter) if weighing else {}
-        rows.append(PassageResult(index=index, text=text, **row.to_dict(), **more))
+        title_tokens, units = _weighed(passage, weighing, packer.counter)
+        rows.append(
+            PassageResult(
+                index=index,
+                id=row.id,
+                text=text,
+                kept=list(row.kept),
+                tokens_in=row.tokens_in,
+                tokens_out=row.tokens_out,
+                cache=row.cache,
+                reason=row.reason,
+                title_tokens=title_tokens,
+                units=units,
+            )
+        )
     return rows
 
 
-def _weighed(passage: Passage, weighing: Weighing, counter: TokenCounter) -> dict[str, Any]:
+def _weighed(
+    passage: Passage, weighing: Weighing | None, counter: TokenCounter
+) -> tuple[int | None, list[Unit] | None]:
+    """Tokens of the heading, and every piece; nothing without a weighing packer."""
+    if weighing is None:
+        return None, None
     pieces = weighing.pieces(passage)
     heading = f"{passage.title}\n" if passage.title else ""
     title, *tokens = counter.count([heading, *(passage.text[slice(*s)] for s in pieces.spans)])
@@ -50,4 +67,4 @@ def _weighed(passage: Passage, weighing: Weighing, counter: TokenCounter) -> dic
         Unit(start=start, end=end, score=score, tokens=count)
         for (start, end), score, count in zip(pieces.spans, scores, tokens, strict=True)
     ]
-    return {"title_tokens": title, "units": units}
+    return title, units

@@ -2,6 +2,8 @@
 
 import uuid
 
+from fastapi import Response
+
 from ragpack.service.access import CallerOf, EngineOf
 from ragpack.service.admission import admit
 from ragpack.service.caller import Caller
@@ -16,10 +18,12 @@ __all__ = ["compress", "compressed", "router"]
 router = guarded("compression")
 
 
-@router.post("/compress", summary="Compress passages for a question")
-async def compress(asked: CompressRequest, engine: EngineOf, caller: CallerOf) -> CompressResponse:
+@router.post(
+    "/compress", summary="Compress passages for a question", response_model=CompressResponse
+)
+async def compress(asked: CompressRequest, engine: EngineOf, caller: CallerOf) -> Response:
     """What is kept of each passage, in the order given, with tokens, cache result and times."""
-    return await engine.run(compressed, asked, engine, caller)
+    return await engine.answer(compressed, asked, engine, caller)
 
 
 def compressed(asked: CompressRequest, engine: Engine, caller: Caller) -> CompressResponse:

@@ -2,6 +2,8 @@
 
 import uuid
 
+from fastapi import Response
+
 from ragpack.errors import ConfigError
 from ragpack.handoff.soft import has_soft_tokens
 from ragpack.service.access import CallerOf, EngineOf
@@ -17,10 +19,10 @@ __all__ = ["embeds", "router"]
 router = guarded("compression")
 
 
-@router.post("/embeds", summary="Soft tokens for a vLLM server")
-async def embeds(asked: EmbedsRequest, engine: EngineOf, caller: CallerOf) -> EmbedsResponse:
+@router.post("/embeds", summary="Soft tokens for a vLLM server", response_model=EmbedsResponse)
+async def embeds(asked: EmbedsRequest, engine: EngineOf, caller: CallerOf) -> Response:
     """For a vLLM server that runs the same decoder with ``--enable-prompt-embeds``."""
-    return await engine.run(_embeds, asked, engine, caller)
+    return await engine.answer(_embeds, asked, engine, caller)
 
 
 def _embeds(asked: EmbedsRequest, engine: Engine, caller: Caller) -> EmbedsResponse:

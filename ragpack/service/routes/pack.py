@@ -2,6 +2,8 @@
 
 import uuid
 
+from fastapi import Response
+
 from ragpack.models.prompt import INSTRUCTION, messages
 from ragpack.report import PackedContext
 from ragpack.service.access import CallerOf, EngineOf
@@ -19,12 +21,17 @@ __all__ = ["pack", "router"]
 router = guarded("compression")
 
 
-@router.post("/pack", summary="Pack passages into one context", responses=said(404, 409))
-async def pack(asked: PackRequest, engine: EngineOf, caller: CallerOf) -> PackResponse:
+@router.post(
+    "/pack",
+    summary="Pack passages into one context",
+    response_model=PackResponse,
+    responses=said(404, 409),
+)
+async def pack(asked: PackRequest, engine: EngineOf, caller: CallerOf) -> Response:
     """The context as a string, or as chat messages; from the passages given or from an index."""
     if (asked.passages is None) == (asked.index is None):
         raise Problem(422, "ConfigError", "give either passages or index, not both and not neither")
-    return await engine.run(_pack, asked, engine, caller)
+    return await engine.answer(_pack, asked, engine, caller)
 
 
 def _pack(asked: PackRequest, engine: Engine, caller: Caller) -> PackResponse:

@@ -3,6 +3,8 @@
 import math
 import uuid
 
+from fastapi import Response
+
 from ragpack.deadline import Deadline
 from ragpack.errors import ConfigError
 from ragpack.pipeline import ContextPacker
@@ -27,10 +29,15 @@ __all__ = ["rerank", "router"]
 router = guarded("compression")
 
 
-@router.post("/rerank", summary="Order documents by their relevance", responses=said(503))
-async def rerank(asked: RerankRequest, engine: EngineOf, caller: CallerOf) -> RerankResponse:
+@router.post(
+    "/rerank",
+    summary="Order documents by their relevance",
+    response_model=RerankResponse,
+    responses=said(503),
+)
+async def rerank(asked: RerankRequest, engine: EngineOf, caller: CallerOf) -> Response:
     """Best first; a score is the method's own, so its scale is the method's too."""
-    return await engine.run(_rerank, asked, engine, caller)
+    return await engine.answer(_rerank, asked, engine, caller)
 
 
 def _rerank(asked: RerankRequest, engine: Engine, caller: Caller) -> RerankResponse:
