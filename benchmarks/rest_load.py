@@ -4,8 +4,8 @@ Twenty passages of the sample handbook, cached, ``recomp-extractive``, another q
 request. Three servers run side by side and are loaded in turn: one that merges the requests' runs
 of the encoder, in a process of its own as by default or in a thread, and one that does not.
 ``cpu_ms`` is the server's CPU time for a request, of both its processes, which holds on a busy
-machine too. The overhead is that of one connection against the same engine called in this process,
-with a memory of recent artifacts too. Needs wrk on the PATH. Run from the repository's root:
+machine too. What HTTP adds is one connection's time over that of the same engine called in this
+process, with a memory of recent artifacts too. Needs wrk on the PATH. Run from the root:
 
     OMP_NUM_THREADS=1 python benchmarks/rest_load.py --runs 3 --store redis://127.0.0.1:6379/0
 """
@@ -81,6 +81,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 _SETTLED = 15
 """Seconds in which the process of the encoders has loaded them; until then they run in a thread."""
+_BLOCK = 30
+"""Calls of one client before it is another's turn: about a second."""
 
 
 @contextmanager
@@ -101,6 +103,11 @@ def serving(**settings: Any) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+def settle() -> None:
+    """Wait until the service's encoders run in a process of their own."""
+    time.sleep(_SETTLED)
 
 
 def _ready(address: str) -> bool:
@@ -143,13 +150,15 @@ def ratio(arms: dict[str, dict[str, Any]], over: str, under: str, name: str) -> 
     return round(float(arms[over][name]["median"] / arms[under][name]["median"]), 2)
 
 
-def overhead(address: str, store: str, passages: list[Passage], runs: int) -> dict[str, Any]:
-    """One connection against the same engine in this process, in turn.
+def overhead(
+    address: str, store: str, passages: list[Passage], script: Path, rounds: int
+) -> dict[str, Any]:
+    """One connection against the same engine in this process, in short blocks, each round anew.
 
-    Over HTTP with the standard library's client, and with ragpack's own (httpx), which does more.
-    ``beyond_its_stages`` is a request's time without what its own report says packing took.
+    Over HTTP with wrk, with the standard library's client, and with ragpack's own (httpx), which
+    does more. What HTTP adds is a round's median over HTTP less that of its calls in the process,
+    so that a machine whose speed changes from second to second changes both.
     """
-    beyond: dict[str, list[float]] = {"http": [], "client": []}
     recent = RecentArtifacts(Settings().recent_bytes, Settings().recent_seconds)
     asked = (f"{sample['question']} {n}" for n in itertools.count() for sample in questions())
     body = [{"id": p.id, "title": p.title, "text": p.text} for p in passages]
@@ -159,31 +168,40 @@ def overhead(address: str, store: str, passages: list[Passage], runs: int) -> di
         ContextPacker("recomp-extractive", store=store, top_n=12, recent=recent) as packer,
     ):
 
-        def over_http() -> dict[str, Any]:
+        def over_http() -> None:
             given = {"method": "recomp-extractive", "query": next(asked), "top_n": 12}
             sent = json.dumps(given | {"passages": body})
             plain.request("POST", "/v1/compress", sent, {"Content-Type": "application/json"})
-            ms: dict[str, Any] = json.loads(plain.getresponse().read())["report"]["ms"]
-            return ms
+            json.loads(plain.getresponse().read())
 
-        def over_client() -> dict[str, Any]:
-            found = client.compress(next(asked), passages, method="recomp-extractive", top_n=12)
-            return dict(found.report.ms)
+        def over_client() -> None:
+            client.compress(next(asked), passages, method="recomp-extractive", top_n=12)
 
-        def timed(name: str, ask: Callable[[], dict[str, Any]]) -> None:
-            start = time.perf_counter()
-            ms = ask()
-            beyond[name].append((time.perf_counter() - start) * 1000 - sum(ms.values()))
-
-        calls = {"http": over_http, "client": over_client}
-        arms = {name: partial(timed, name, ask) for name, ask in calls.items()}
-        times = interleave(arms | {"python": lambda: packer.pack(next(asked), passages)}, runs)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {name: spread(values) for name, values in times.items()} | {
-        "http_minus_python_ms": round(medians["http"] - medians["python"], 3),
-        "client_minus_python_ms": round(medians["client"] - medians["python"], 3),
-        "beyond_its_stages": {name: spread(values) for name, values in beyond.items()},
+        arms: dict[str, Callable[[], float]] = {
+            "python": partial(block, lambda: packer.pack(next(asked), passages)),
+            "http.client": partial(block, over_http),
+            "ragpack.client": partial(block, over_client),
+            "wrk": lambda: float(load(address, script, 1, 1)["p50"]),
+        }
+        times: dict[str, list[float]] = {name: [] for name in arms}
+        for turn in range(rounds):
+            plain.close()  # the server closes a connection that was silent for a few seconds
+            for name in sorted(arms, reverse=turn % 2 == 1):
+                times[name].append(arms[name]())
+    return {
+        "p50_ms": {name: spread(values) for name, values in times.items()},
+        "http_adds_ms": {
+            name: spread([a - b for a, b in zip(values, times["python"], strict=True)])
+            for name, values in times.items()
+            if name != "python"
+        },
     }
+
+
+def block(ask: Callable[[], object]) -> float:
+    """The median of some calls, in milliseconds, after two that are not counted."""
+    times = interleave({"": ask}, 1 + _BLOCK)[""]
+    return statistics.median(times[1:])
 
 
 def main() -> None:
@@ -193,6 +211,7 @@ def main() -> None:
     options.add_argument("--store", help="store URL; an embedded store in a temporary folder")
     options.add_argument("--connections", type=int, nargs="*", default=[1, 8, 64])
     options.add_argument("--seconds", type=int, default=8)
+    options.add_argument("--rounds", type=int, default=20, help="of what HTTP adds")
     chosen = options.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not on the PATH (Debian, Ubuntu: apt-get install wrk)")
@@ -208,8 +227,10 @@ def main() -> None:
         script.write_text(LUA % (f"[==[{body}]==]", lua), encoding="utf-8")
         common = {"store": store, "methods": ["recomp-extractive"]}
         arms = {name: stack.enter_context(serving(**common, **how)) for name, how in ARMS.items()}
-        time.sleep(_SETTLED)
-        figures: dict[str, Any] = {"overhead": overhead(arms["process"], store, passages, 100)}
+        settle()
+        figures: dict[str, Any] = {
+            "overhead": overhead(arms["process"], store, passages, script, chosen.rounds)
+        }
         for connections in chosen.connections:
             rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
             for _ in range(chosen.runs):
