@@ -1,5 +1,6 @@
 """The encoders of a service: loaded once, and run for many requests at a time."""
 
+import logging
 import threading
 from functools import partial
 
@@ -12,6 +13,8 @@ from ragpack.service.settings import Settings
 
 __all__ = ["Encoders"]
 
+_log = logging.getLogger(__name__)
+
 
 class Encoders:
     """Hands out, for an encoder, one that merges what its callers ask; safe in several threads."""
@@ -19,9 +22,8 @@ class Encoders:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._merges = settings.batching
         self._metrics = metrics
-        self._process: EncoderProcess | None = None
-        if settings.batching and settings.encoder_process:
-            self._process = EncoderProcess(self._died)
+        self._process = self._started() if settings.batching and settings.encoder_process else None
+        if self._process is not None:
             metrics.watch_encoders(self._process.pid)
         self._shared: dict[str, MergingEncoder] = {}
         self._lock = threading.Lock()
@@ -45,6 +47,13 @@ class Encoders:
             encoder.close()
         if self._process is not None:
             self._process.close()
+
+    def _started(self) -> EncoderProcess | None:
+        try:
+            return EncoderProcess(self._died)
+        except (OSError, NotImplementedError) as error:  # a system without shared semaphores
+            _log.warning("encoders run in the service's own process, which is slower: %s", error)
+            return None
 
     def _died(self) -> None:
         self._metrics.failures.labels("EncoderProcessDied").inc()

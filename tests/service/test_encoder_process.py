@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 from ragpack.models import SentenceEncoder, load_encoder, resolve
+from ragpack.service import Settings
 from ragpack.service.encoder_process import EncoderProcess
+from ragpack.service.encoders import Encoders
+from ragpack.service.metrics import Metrics
 
 PATIENCE = 300
 TEXTS = ["How long is the tank?", "", "Ferries leave at eight. " * 9, "lighthouse"]
@@ -107,7 +110,10 @@ def _loaded_by(service) -> bool:
 PARENT = """
 import sys, time
 from ragpack.models import load_encoder
+from ragpack.service import Settings
 from ragpack.service.encoder_process import EncoderProcess
+from ragpack.service.encoders import Encoders
+from ragpack.service.metrics import Metrics
 if __name__ == "__main__":
     process, encoder = EncoderProcess(died=lambda: None), load_encoder("all-minilm-l6-v2")
     process.encode(encoder, ["a"])
@@ -134,3 +140,15 @@ def _runs(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_a_system_without_shared_semaphores_runs_them_in_the_service(monkeypatch, caplog, encoder):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+    encoders = Encoders(Settings(), Metrics())
+    shared = encoders.shared(encoder)
+    np.testing.assert_array_equal(shared.encode(TEXTS), encoder.encode(TEXTS))
+    encoders.close()
+    assert "Function not implemented" in caplog.text
