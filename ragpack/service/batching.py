@@ -2,8 +2,8 @@
 
 A query is some ten tokens, and a run over one of them costs nearly what a run over thirty does.
 While one run is under way the next one's texts gather. Nobody waits for company: a lone query is
-encoded where it is asked, without a word to another thread or process. Nor for a crowd: of the many
-texts of a new index each run takes a share, so that a query is answered between two of them.
+encoded where it is asked, beside what else runs and without a word to another thread or process.
+Nor for a crowd: of the many texts of a new index each run takes a share, and queries go with it.
 (Libraries for this batch by count and wait for a time window.)
 """
 
@@ -71,7 +71,7 @@ class MergingEncoder:
         self._encode = run
         self._metrics = metrics
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._under_way = 0
+        self._queries = 0
         self._share = _LEAST_SHARE
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="ragpack-encode", daemon=True)
@@ -89,14 +89,16 @@ class MergingEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [len(texts), d], in order."""
+        if len(texts) != 1:
+            return self._merged(texts)
         with self._lock:
-            lone = self._under_way == 0 and len(texts) == 1
-            self._under_way += 1
+            lone = self._queries == 0
+            self._queries += 1
         try:
             return self._alone(texts) if lone else self._merged(texts)
         finally:
             with self._lock:
-                self._under_way -= 1
+                self._queries -= 1
 
     def close(self) -> None:
         """Finish what is asked and stop."""

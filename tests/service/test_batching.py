@@ -77,7 +77,7 @@ def test_a_lone_query_is_encoded_where_it_is_asked(until):
     assert elsewhere.runs == [["another"], ["a", "b"]]
 
 
-def test_a_query_is_answered_between_the_runs_of_a_large_job(until, monkeypatch):
+def test_what_little_is_asked_goes_between_the_runs_of_a_large_job(until, monkeypatch):
     monkeypatch.setattr(batching, "_SHARE_SECONDS", 0.0)  # the least share, however fast this is
     encoder = Held()
     merging = MergingEncoder(encoder, encoder.encode, Metrics())
@@ -85,17 +85,30 @@ def test_a_query_is_answered_between_the_runs_of_a_large_job(until, monkeypatch)
     with ThreadPoolExecutor(2) as callers:
         index = callers.submit(merging.encode, passages)
         until(lambda: encoder.runs)
-        query = callers.submit(merging.encode, ["how long?"])
+        queries = callers.submit(merging.encode, ["how", "long?"])
         until(lambda: merging._jobs.qsize())
         encoder.go.release(2)
-        assert query.result(300).tolist() == [[9]]
+        assert queries.result(300).tolist() == [[3], [5]]
         until(lambda: len(encoder.runs) == 3)
         assert not index.done()
         encoder.go.release(9)
         assert index.result(300).tolist() == [[600], [300], [200], [2000], [900]]
     merging.close()
     runs = [[len(text) for text in texts] for texts in encoder.runs]
-    assert runs == [[600, 300], [200, 9], [2000], [900]]
+    assert runs == [[600, 300], [200, 3, 5], [2000], [900]]
+
+
+def test_a_lone_query_does_not_wait_for_a_large_job(until):
+    encoder, elsewhere = Held(), Held()
+    merging = MergingEncoder(encoder, elsewhere.encode, Metrics())
+    with ThreadPoolExecutor(1) as callers:
+        index = callers.submit(merging.encode, ["p", "q"])
+        until(lambda: elsewhere.runs)
+        encoder.go.release()
+        assert merging.encode(["how long?"]).tolist() == [[9]]
+        assert not index.done()
+        elsewhere.go.release()
+    merging.close()
 
 
 def test_what_is_asked_before_the_end_is_finished_in_shares(until):
