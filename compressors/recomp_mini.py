@@ -12,11 +12,10 @@ from typing import ClassVar
 from ragpack import models
 from ragpack.compressors.recomp_extractive import RecompExtractive
 from ragpack.config import DEFAULT_ENCODER
+from ragpack.models import SHIPPED_ADAPTER
 from ragpack.protocols import TextEncoder
 
-__all__ = ["SHIPPED_ADAPTER", "RecompMini"]
-
-SHIPPED_ADAPTER = Path(models.__file__).parent.parent / "data" / "recomp-mini"
+__all__ = ["RecompMini"]
 
 
 class RecompMini(RecompExtractive):

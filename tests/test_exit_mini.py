@@ -4,9 +4,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ragpack.compressors import exit_mini
 from ragpack.compressors.exit_mini import ExitMini
+from ragpack.compressors.recomp_mini import RecompMini
+from ragpack.config import DEFAULT_ENCODER
 from ragpack.errors import CompressionError, ConfigError
-from ragpack.models.sentence_judge import SHIPPED_WEIGHTS, SentenceJudge
+from ragpack.models import load_encoder
+from ragpack.models.sentence_judge import SHIPPED_WEIGHTS
 from ragpack.types import Passage, TextArtifact
 
 QUERY = "When was the lighthouse built?"
@@ -126,11 +130,11 @@ def test_bad_tau(tau) -> None:
 
 def test_weights_that_are_not_there_or_not_ours(tmp_path) -> None:
     with pytest.raises(ConfigError, match="no weights"):
-        SentenceJudge.load(tmp_path / "none.safetensors")
+        _ = ExitMini(weights=tmp_path / "none.safetensors").judge
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(2)}, foreign)
     with pytest.raises(ConfigError, match="sentence scorer"):
-        SentenceJudge.load(foreign)
+        _ = ExitMini(weights=foreign).judge
 
 
 def test_other_weights_make_another_fingerprint(method, tmp_path) -> None:
@@ -139,3 +143,20 @@ def test_other_weights_make_another_fingerprint(method, tmp_path) -> None:
     save_file(tensors, tmp_path / "other.safetensors")
     other = ExitMini(weights=tmp_path / "other.safetensors")
     assert other.fingerprint.digest != method.fingerprint.digest
+
+
+def test_the_encoder_is_that_of_recomp_mini(method) -> None:
+    assert ExitMini().encoder is RecompMini().encoder
+    plain = ExitMini(encoder=load_encoder(DEFAULT_ENCODER), device="cpu")
+    assert plain.fingerprint.digest != method.fingerprint.digest
+    (one,), (other,) = method.compress([LIGHT], QUERY), plain.compress([LIGHT], QUERY)
+    assert one.scores != other.scores
+
+
+def test_methods_of_one_file_share_the_cross_encoder(method) -> None:
+    assert ExitMini(device="cpu").judge._reader is method.judge._reader
+
+
+def test_the_weight_of_the_log_odds_is_part_of_the_fingerprint(method, monkeypatch) -> None:
+    monkeypatch.setattr(exit_mini, "LOG_ODDS", exit_mini.LOG_ODDS * 2)
+    assert ExitMini(device="cpu").fingerprint.digest != method.fingerprint.digest

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ragpack.compressors.recomp_extractive import RecompExtractive
-from ragpack.compressors.recomp_mini import SHIPPED_ADAPTER, RecompMini
+from ragpack.compressors.recomp_mini import RecompMini
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.errors import ConfigError, UnsupportedModel
-from ragpack.models import encoder, load_encoder
+from ragpack.models import SHIPPED_ADAPTER, encoder, load_encoder
 from ragpack.types import Passage
 
 PASSAGES = [

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ragpack.models.digests import tokenizer_digest, weights_digest
-from ragpack.models.files import ModelFiles, names, resolve
+from ragpack.models.files import SHIPPED_ADAPTER, ModelFiles, names, resolve
 
 if TYPE_CHECKING:
     from ragpack.models.causal_lm import load_causal_lm
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ragpack.models.token_counter import TokenizerCounter, load_token_counter
 
 __all__ = [
+    "SHIPPED_ADAPTER",
     "ModelFiles",
     "SentenceEncoder",
     "Seq2Seq",

@@ -10,7 +10,10 @@ from typing import Literal
 from ragpack.config import downloads_allowed
 from ragpack.errors import ConfigError, MissingExtraError
 
-__all__ = ["ModelFiles", "names", "resolve"]
+__all__ = ["SHIPPED_ADAPTER", "ModelFiles", "names", "resolve"]
+
+SHIPPED_ADAPTER = Path(__file__).parent.parent / "data" / "recomp-mini"
+"""Low-rank updates that train the default encoder to find the sentences that answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -10,18 +11,19 @@ from safetensors.torch import load_file
 from ragpack.config import DEFAULT_ENCODER
 from ragpack.errors import ConfigError
 from ragpack.models.device import best_device
-from ragpack.models.encoder import SentenceEncoder, load_encoder
 from ragpack.models.files import resolve
 from ragpack.models.sentence_reader import SentenceReader, Tokens
 from ragpack.models.sentence_scorer import SentenceScorer
+from ragpack.protocols import TextEncoder
+from ragpack.text import model_text
 
-__all__ = ["SHIPPED_WEIGHTS", "SentenceJudge"]
+__all__ = ["LOG_ODDS", "SHIPPED_WEIGHTS", "SentenceJudge"]
 
 SHIPPED_WEIGHTS = Path(__file__).parent.parent / "data" / "exit-mini" / "exit-mini.safetensors"
 
-_LOG_ODDS = 0.04
-"""Weight of the log-odds beside the cosine, which gives them about half its spread. Set by hand:
-the training data are questions of one hop, on which a fit trusts the cross-encoder alone."""
+LOG_ODDS = 0.02
+"""Weight of the log-odds beside the cosine: they vary about a third as much as it. None of several
+keeps more on training data that neither network has seen (``benchmarks/exit_mini_weight.py``)."""
 
 _LEAST = 1e-6
 
@@ -38,12 +40,14 @@ class SentenceJudge:
         encoder: of unit vectors, for the cosine.
     """
 
-    def __init__(self, reader: SentenceReader, encoder: SentenceEncoder) -> None:
+    def __init__(self, reader: SentenceReader, encoder: TextEncoder) -> None:
         self._reader, self._encoder = reader, encoder
 
     @classmethod
-    def load(cls, weights: Path, device: str | None = None) -> "SentenceJudge":
-        """The judge of a weights file, on the encoder that it was trained on.
+    def load(
+        cls, weights: Path, encoder: TextEncoder, device: str | None = None
+    ) -> "SentenceJudge":
+        """The judge of a weights file; those of one file share its cross-encoder.
 
         Raises:
             ConfigError: the file is not there or holds other tensors.
@@ -51,10 +55,7 @@ class SentenceJudge:
         """
         if not weights.is_file():
             raise ConfigError(f"no weights at {weights}: train them, or leave the setting out")
-        base = resolve(DEFAULT_ENCODER).path
-        scorer = SentenceScorer.load(base, load_file(weights)).to(device or best_device())
-        reader = SentenceReader(scorer, base / "tokenizer.json")
-        return cls(reader, load_encoder(DEFAULT_ENCODER, device))
+        return cls(_reader(weights, device or best_device()), encoder)
 
     def scores(
         self, query: str, titles: Sequence[str], texts: Sequence[Sequence[str]]
@@ -66,16 +67,17 @@ class SentenceJudge:
             titles: of the passages, "" for none.
             texts: the sentences of each passage.
         """
-        cosines = self._cosines(query, titles, texts)
-        odds = self._log_odds(query, titles, texts)
+        cosines = self.cosines(query, titles, texts)
+        odds = self.log_odds(query, titles, texts)
         return [
-            [cosine + _LOG_ODDS * log_odds for cosine, log_odds in zip(*rows, strict=True)]
+            [cosine + LOG_ODDS * log_odds for cosine, log_odds in zip(*rows, strict=True)]
             for rows in zip(cosines, odds, strict=True)
         ]
 
-    def _log_odds(
+    def log_odds(
         self, query: str, titles: Sequence[str], texts: Sequence[Sequence[str]]
     ) -> list[list[float]]:
+        """The cross-encoder's part of :meth:`scores`, before it is weighted."""
         flat = [sentence for row in texts for sentence in row]
         tokens = iter(self._reader.tokens([query, *titles, *flat]))
         asked = next(tokens)
@@ -84,17 +86,26 @@ class SentenceJudge:
         passages = [Tokens(*pair) for pair in zip(heads, bodies, strict=True)]
         return [[_logit(kept) for kept in row] for row in self._reader.read(asked, passages)]
 
-    def _cosines(
+    def cosines(
         self, query: str, titles: Sequence[str], texts: Sequence[Sequence[str]]
     ) -> list[list[float]]:
+        """The encoder's part of :meth:`scores`."""
         flat = [
-            f"{title} {sentence}" if title else sentence
+            model_text(f"{title} {sentence}" if title else sentence)
             for title, row in zip(titles, texts, strict=True)
             for sentence in row
         ]
-        vectors = self._encoder.encode([query, *flat])
+        vectors = self._encoder.encode([model_text(query), *flat])
         found = iter((vectors[1:] * vectors[0]).sum(axis=1).tolist())
         return [list(islice(found, len(row))) for row in texts]
+
+
+@lru_cache(maxsize=2)
+def _reader(weights: Path, device: str) -> SentenceReader:
+    """The cross-encoder of a weights file, on the encoder that it was trained on."""
+    base = resolve(DEFAULT_ENCODER).path
+    scorer = SentenceScorer.load(base, load_file(weights)).to(device)
+    return SentenceReader(scorer, base / "tokenizer.json")
 
 
 def _logit(probability: float) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ragpack.config import DEFAULT_ENCODER
-from ragpack.models import resolve
+from ragpack.models import SHIPPED_ADAPTER, load_encoder, resolve
 from ragpack.models.device import best_device
 from ragpack.models.sentence_judge import SentenceJudge
 from ragpack.models.sentence_scorer import SentenceScorer
@@ -96,10 +96,17 @@ def train(
     run.fit(batches, lambda items: _loss(scorer, items), watch)
     weights = output / "exit-mini.safetensors"
     scorer.save(weights)
-    metrics = {"accuracy": accuracy(held_out_groups(data), SentenceJudge.load(weights).scores)}
-    trained = Trained(plan, weights, DEFAULT_ENCODER, _ABOUT, sources, run.recent_loss, metrics)
+    trained = Trained(
+        plan, weights, DEFAULT_ENCODER, _ABOUT, sources, run.recent_loss, _metrics(data, weights)
+    )
     finish(trained)
     return trained
+
+
+def _metrics(data: Path, weights: Path) -> dict[str, float]:
+    """As the method scores: with the encoder of recomp-mini beside the cross-encoder."""
+    judge = SentenceJudge.load(weights, load_encoder(DEFAULT_ENCODER, adapter=SHIPPED_ADAPTER))
+    return {"accuracy": accuracy(held_out_groups(data), judge.scores)}
 
 
 def _loss(scorer: SentenceScorer, items: Sequence[_Item]) -> Tensor:

@@ -154,3 +154,15 @@ def test_tenants_share_the_runs_of_an_encoder_and_nothing_that_a_method_remember
     mine._vector("How long is the tank?")
     assert (mine._vector.cache_info().currsize, theirs._vector.cache_info().currsize) == (1, 0)
     encoders.close()
+
+
+def test_exit_mini_shares_the_encoder_of_recomp_mini_and_its_own_network():
+    settings = Settings(store="memory://", encoder_process=False)
+    encoders = Encoders(settings, Metrics())
+    methods = Catalogue(settings, encoders)
+    mine, theirs = methods.own("exit-mini"), methods.own("exit-mini")
+    assert isinstance(mine.encoder, MergingEncoder)
+    assert mine.encoder is theirs.encoder is methods["recomp-mini"].encoder
+    assert mine.judge._reader is theirs.judge._reader
+    assert mine.fingerprint == make_compressor("exit-mini", {}).fingerprint
+    encoders.close()
