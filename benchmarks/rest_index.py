@@ -4,7 +4,7 @@ One connection asks ``/v1/compress`` over twenty stored passages, another query 
 then while ``/v1/index`` works on new passages. A second job has the service to itself. Run from the
 repository's root:
 
-    OMP_NUM_THREADS=1 python benchmarks/rest_index.py --passages 300
+    OMP_NUM_THREADS=1 python benchmarks/rest_index.py --passages 250
 """
 
 import itertools
@@ -73,7 +73,9 @@ def measure(client: Client, passages: list[Passage], count: int, seconds: int) -
 def main() -> None:
     """Serve, index, ask."""
     options = parser(__doc__)
-    options.add_argument("--passages", type=int, default=300, help="of each of the two jobs")
+    options.add_argument(
+        "--passages", type=int, default=250, help="of each of two jobs, 256 at most"
+    )
     options.add_argument("--seconds", type=int, default=10, help="of queries alone")
     chosen = options.parse_args()
     passages = corpus(20 + 2 * chosen.passages)

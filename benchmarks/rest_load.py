@@ -22,13 +22,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import httpx
-from common import interleave, parser, report, spread
+from common import parser, report, spread
 
 from ragpack import ContextPacker, Passage
 from ragpack.cli.demo import handbook, questions
@@ -157,7 +156,9 @@ def overhead(
 
     Over HTTP with wrk, with the standard library's client, and with ragpack's own (httpx), which
     does more. What HTTP adds is a round's median over HTTP less that of its calls in the process,
-    so that a machine whose speed changes from second to second changes both.
+    so that a machine whose speed changes from second to second changes both. ``beyond_stages_ms``
+    is a call's time without the stages of its own report, nearly all of which is the encoder's:
+    steadier, where only what HTTP adds is of interest.
     """
     recent = RecentArtifacts(Settings().recent_bytes, Settings().recent_seconds)
     asked = (f"{sample['question']} {n}" for n in itertools.count() for sample in questions())
@@ -168,26 +169,32 @@ def overhead(
         ContextPacker("recomp-extractive", store=store, top_n=12, recent=recent) as packer,
     ):
 
-        def over_http() -> None:
+        def in_process() -> dict[str, float]:
+            return packer.pack(next(asked), passages).report.ms
+
+        def over_http() -> dict[str, float]:
             given = {"method": "recomp-extractive", "query": next(asked), "top_n": 12}
             sent = json.dumps(given | {"passages": body})
             plain.request("POST", "/v1/compress", sent, {"Content-Type": "application/json"})
-            json.loads(plain.getresponse().read())
+            ms: dict[str, float] = json.loads(plain.getresponse().read())["report"]["ms"]
+            return ms
 
-        def over_client() -> None:
-            client.compress(next(asked), passages, method="recomp-extractive", top_n=12)
+        def over_client() -> dict[str, float]:
+            found = client.compress(next(asked), passages, method="recomp-extractive", top_n=12)
+            return dict(found.report.ms)
 
-        arms: dict[str, Callable[[], float]] = {
-            "python": partial(block, lambda: packer.pack(next(asked), passages)),
-            "http.client": partial(block, over_http),
-            "ragpack.client": partial(block, over_client),
-            "wrk": lambda: float(load(address, script, 1, 1)["p50"]),
-        }
-        times: dict[str, list[float]] = {name: [] for name in arms}
+        calls = {"python": in_process, "http.client": over_http, "ragpack.client": over_client}
+        times: dict[str, list[float]] = {name: [] for name in (*calls, "wrk")}
+        beyond: dict[str, list[float]] = {name: [] for name in calls}
         for turn in range(rounds):
             plain.close()  # the server closes a connection that was silent for a few seconds
-            for name in sorted(arms, reverse=turn % 2 == 1):
-                times[name].append(arms[name]())
+            for name in sorted(times, reverse=turn % 2 == 1):
+                if name == "wrk":
+                    times[name].append(load(address, script, 1, 1)["p50"])
+                else:
+                    whole, rest = block(calls[name])
+                    times[name].append(whole)
+                    beyond[name].append(rest)
     return {
         "p50_ms": {name: spread(values) for name, values in times.items()},
         "http_adds_ms": {
@@ -195,13 +202,19 @@ def overhead(
             for name, values in times.items()
             if name != "python"
         },
+        "beyond_stages_ms": {name: spread(values) for name, values in beyond.items()},
     }
 
 
-def block(ask: Callable[[], object]) -> float:
-    """The median of some calls, in milliseconds, after two that are not counted."""
-    times = interleave({"": ask}, 1 + _BLOCK)[""]
-    return statistics.median(times[1:])
+def block(ask: Callable[[], dict[str, float]]) -> tuple[float, float]:
+    """Milliseconds of a call, and those beyond its stages: medians of some calls after two more."""
+    whole, beyond = [], []
+    for _ in range(2 + _BLOCK):
+        start = time.perf_counter()
+        stages = ask()
+        whole.append((time.perf_counter() - start) * 1000)
+        beyond.append(whole[-1] - sum(stages.values()))
+    return statistics.median(whole[2:]), statistics.median(beyond[2:])
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from ragpack.types import Fingerprint
 
 __all__ = ["MergingEncoder"]
 
-_SHARE_SECONDS = 0.1
-_LEAST_SHARE = 1000
-"""Characters: more than a query has, and so few that an encoder on a CPU takes a moment."""
+_SHARE_SECONDS = 0.2
+_LEAST_SHARE = 2000
+"""Characters: so few that an encoder on a CPU takes a moment, and enough to fill its matrices."""
 
 Run = Callable[[Sequence[str]], NDArray[np.float32]]
 

@@ -81,7 +81,7 @@ def test_what_little_is_asked_goes_between_the_runs_of_a_large_job(until, monkey
     monkeypatch.setattr(batching, "_SHARE_SECONDS", 0.0)  # the least share, however fast this is
     encoder = Held()
     merging = MergingEncoder(encoder, encoder.encode, Metrics())
-    passages = ["p" * size for size in (600, 300, 200, 2000, 900)]
+    passages = ["p" * size for size in (1200, 600, 400, 4000, 1800)]
     with ThreadPoolExecutor(2) as callers:
         index = callers.submit(merging.encode, passages)
         until(lambda: encoder.runs)
@@ -92,10 +92,10 @@ def test_what_little_is_asked_goes_between_the_runs_of_a_large_job(until, monkey
         until(lambda: len(encoder.runs) == 3)
         assert not index.done()
         encoder.go.release(9)
-        assert index.result(300).tolist() == [[600], [300], [200], [2000], [900]]
+        assert index.result(300).tolist() == [[1200], [600], [400], [4000], [1800]]
     merging.close()
     runs = [[len(text) for text in texts] for texts in encoder.runs]
-    assert runs == [[600, 300], [200, 3, 5], [2000], [900]]
+    assert runs == [[1200, 600], [400, 3, 5], [4000], [1800]]
 
 
 def test_a_lone_query_does_not_wait_for_a_large_job(until):
@@ -115,12 +115,12 @@ def test_what_is_asked_before_the_end_is_finished_in_shares(until):
     encoder = Held()
     merging = MergingEncoder(encoder, encoder.encode, Metrics())
     with ThreadPoolExecutor(2) as callers:
-        last = callers.submit(merging.encode, ["l" * 700, "m" * 700])
+        last = callers.submit(merging.encode, ["l" * 1400, "m" * 1400])
         until(lambda: encoder.runs)
         end = callers.submit(merging.close)
         encoder.go.release(9)
         end.result(300)
-        assert last.result(300).tolist() == [[700], [700]]
+        assert last.result(300).tolist() == [[1400], [1400]]
 
 
 def test_shares_change_no_bit_of_a_vector():
