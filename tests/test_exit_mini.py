@@ -160,3 +160,13 @@ def test_methods_of_one_file_share_the_cross_encoder(method) -> None:
 def test_the_weight_of_the_log_odds_is_part_of_the_fingerprint(method, monkeypatch) -> None:
     monkeypatch.setattr(exit_mini, "LOG_ODDS", exit_mini.LOG_ODDS * 2)
     assert ExitMini(device="cpu").fingerprint.digest != method.fingerprint.digest
+
+
+def test_weights_that_were_written_anew_are_read_anew(tmp_path) -> None:
+    file = tmp_path / "weights.safetensors"
+    tensors = load_file(SHIPPED_WEIGHTS)
+    save_file(tensors, file)
+    before = ExitMini(weights=file, device="cpu").compress([LIGHT], QUERY)
+    save_file(tensors | {"match": -tensors["match"]}, file)
+    after = ExitMini(weights=file, device="cpu").compress([LIGHT], QUERY)
+    assert before[0].scores != after[0].scores

@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from ragpack.config import DEFAULT_ENCODER
+from ragpack.digest import digest_file
 from ragpack.errors import ConfigError
 from ragpack.models.device import best_device
 from ragpack.models.files import resolve
@@ -55,7 +56,7 @@ class SentenceJudge:
         """
         if not weights.is_file():
             raise ConfigError(f"no weights at {weights}: train them, or leave the setting out")
-        return cls(_reader(weights, device or best_device()), encoder)
+        return cls(_reader(weights, digest_file(weights), device or best_device()), encoder)
 
     def scores(
         self, query: str, titles: Sequence[str], texts: Sequence[Sequence[str]]
@@ -101,8 +102,8 @@ class SentenceJudge:
 
 
 @lru_cache(maxsize=2)
-def _reader(weights: Path, device: str) -> SentenceReader:
-    """The cross-encoder of a weights file, on the encoder that it was trained on."""
+def _reader(weights: Path, digest: str, device: str) -> SentenceReader:
+    """The cross-encoder of a weights file as it is now, on the encoder that it was trained on."""
     base = resolve(DEFAULT_ENCODER).path
     scorer = SentenceScorer.load(base, load_file(weights)).to(device)
     return SentenceReader(scorer, base / "tokenizer.json")

@@ -110,10 +110,7 @@ def _loaded_by(service) -> bool:
 PARENT = """
 import sys, time
 from ragpack.models import load_encoder
-from ragpack.service import Settings
 from ragpack.service.encoder_process import EncoderProcess
-from ragpack.service.encoders import Encoders
-from ragpack.service.metrics import Metrics
 if __name__ == "__main__":
     process, encoder = EncoderProcess(died=lambda: None), load_encoder("all-minilm-l6-v2")
     process.encode(encoder, ["a"])
